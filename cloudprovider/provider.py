@@ -1,0 +1,188 @@
+"""What a cloud service must do to host Dask machines, and what it says of each machine."""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from cloudruntime.boot import Boot
+
+    from cloudprovider.errors import CloudError
+    from cloudprovider.security import Secrets
+
+__all__ = ["Created", "Identity", "Machine", "Provider", "State", "Swept"]
+
+
+class State(enum.StrEnum):
+    """How far a machine is in its life. `gone` is final, and the only proof of death."""
+
+    starting = enum.auto()
+    running = enum.auto()
+    gone = enum.auto()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Whose a resource is: what the tags of everything in a cluster say.
+
+    Parameters
+    ----------
+    name
+        The cluster's name, `[a-z0-9-]{1,40}`; every resource's name is a function of it.
+    owner
+        Who made it, slugged.
+    created, expires
+        Seconds since the epoch. `expires` is the hard end and never moves.
+    """
+
+    name: str
+    owner: str
+    created: int
+    expires: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What the cloud says exists.
+
+    Parameters
+    ----------
+    id
+        The cloud's own name for it. Its Dask workers are named `<id>` or `<id>-<k>`.
+    role
+        `scheduler` or `worker`.
+    state
+        See `State`.
+    cluster
+        Name of the cluster its tags say it belongs to.
+    group
+        The kind of worker it was ordered as.
+    private_address, public_address
+        None until the cloud has assigned it; set does not mean that the machine runs.
+    zone
+        None until placed.
+    kind
+        Size, in the cloud's own words.
+    market
+        `on-demand` or `spot`.
+    created
+        Seconds since the epoch when it was ordered.
+    billed_from, ended
+        Seconds since the epoch from which and until which it bills; None when not yet.
+    reason
+        Why it is gone; empty while it is not.
+    """
+
+    id: str
+    role: str
+    state: State
+    cluster: str = ""
+    group: str = "default"
+    private_address: str | None = None
+    public_address: str | None = None
+    zone: str | None = None
+    kind: str = ""
+    market: str = "on-demand"
+    created: float = 0.0
+    billed_from: float | None = None
+    ended: float | None = None
+    reason: str = ""
+    expires: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Created:
+    """The answer to an order: what was made, and why it is fewer than asked."""
+
+    machines: tuple[Machine, ...] = ()
+    refusal: CloudError | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Swept:
+    """What a sweep removed, by the cloud's own names, and what it could not remove yet."""
+
+    machines: tuple[str, ...] = ()
+    resources: tuple[str, ...] = ()
+    left: tuple[str, ...] = field(default=())
+
+
+class Provider(ABC):
+    """What a cloud service must do to host Dask machines. Synchronous and thread-safe.
+
+    * Batched.  `create` takes a count, the rest take ids: one API call per batch the cloud allows.
+    * Named by the cloud.  A machine's Dask workers are `<id>` or `<id>-<k>`: the fleet counts machines,
+      the cluster translates names and counts, and scale-down never splits a machine.
+    * Eventually consistent.  `describe` may not show a machine that `create` just returned:
+      a machine is gone when its state says so; absence is not death.
+    * Tagged at birth.  Whatever `create` makes, `sweep` finds without any memory.
+    * Idempotent.  A call retried after a lost answer makes nothing twice (client tokens, request ids).
+    * Whole errors.  Every foreign error crosses this border as a `CloudError`, raised from it.
+    """
+
+    #: Whose machines these are.
+    identity: Identity
+    #: How many machines one `create` orders at its best; the fleet orders in waves of this size.
+    wave: int = 100
+    #: Seconds a boot takes when nothing is known yet; the fleet paces its looks by it.
+    boot_s: float = 60.0
+
+    @abstractmethod
+    def prepare(self, boots: Sequence[Boot], secrets: Secrets) -> tuple[Boot, ...]:
+        """Find or make the landing, and make what the cluster owns before its first machine.
+
+        Returns the boots as `create` wants them, with their references to the stored secrets.
+        """
+
+    @abstractmethod
+    def attach(self) -> Secrets:
+        """Find the cluster of this name, from any process, and read its client secret.
+
+        Sets `identity` to what the tags say, and makes `create` work again.
+
+        Raises
+        ------
+        CloudError
+            When there is no such cluster; the message lists those there are.
+        """
+
+    @abstractmethod
+    def boot(self, role: str) -> Boot:
+        """The boot this cluster's machines of a role run, after `prepare` or `attach`."""
+
+    @abstractmethod
+    def create(self, boot: Boot, count: int) -> Created:
+        """Order `count` machines; keep what came, and say why it is fewer."""
+
+    @abstractmethod
+    def describe(self, ids: Collection[str]) -> list[Machine]:
+        """What the cloud says of these machines; it may not know the newest yet."""
+
+    @abstractmethod
+    def delete(self, ids: Collection[str]) -> None:
+        """End these machines; unknown ids are no error."""
+
+    @abstractmethod
+    def list(self, cluster: str | None = None) -> list[Machine]:
+        """Live machines of a cluster, or of every cluster of this provider, by tag."""
+
+    @abstractmethod
+    def sweep(self, cluster: str) -> Swept:
+        """Remove everything tagged with this cluster, machines first; the landing stays."""
+
+    @abstractmethod
+    def sweep_expired(self) -> tuple[str, ...]:
+        """Remove what clusters left whose `expires` has passed; return their names."""
+
+    @abstractmethod
+    def allow(self, sources: Collection[str]) -> None:
+        """Make the cluster's ingress rules exactly these CIDR sources."""
+
+    @abstractmethod
+    def logs(self, id: str, lines: int = 100) -> str:
+        """The last log lines of one machine, dead or alive; empty when there are none yet."""

@@ -1,0 +1,119 @@
+"""Keys of one cluster: a certificate authority that signs twice and is thrown away.
+
+Keys are elliptic curve (P-256). Certificates outlive the cluster's hard end by a day, because
+`distributed` does not reload them.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import secrets
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    from cloudprovider.provider import Identity
+
+__all__ = ["Secrets", "client_security", "make_secrets"]
+
+DAY = datetime.timedelta(days=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Secrets:
+    """A cluster's two secrets, each JSON of `ca`, `cert` and `key` (PEM) and of `token` (Jupyter's).
+
+    Parameters
+    ----------
+    machine
+        Read by the role that the machines start under. Empty when read back by `attach`.
+    client
+        Read only with people's credentials.
+    """
+
+    machine: str = field(default="", repr=False)
+    client: str = field(default="", repr=False)
+
+
+def make_secrets(identity: Identity) -> Secrets:
+    """New keys for a cluster; nothing can sign a third certificate afterwards."""
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    until = datetime.datetime.fromtimestamp(identity.expires, datetime.UTC) + DAY
+    authority = ec.generate_private_key(ec.SECP256R1())
+    name = f"dask {identity.name}"
+    root = _certificate(name, authority, issuer=name, signer=authority, until=until, authority=True)
+    token = secrets.token_urlsafe(32)
+
+    def bundle(role: str) -> str:
+        key = ec.generate_private_key(ec.SECP256R1())
+        signed = _certificate(f"{name} {role}", key, issuer=name, signer=authority, until=until)
+        parts = {
+            "ca": root.public_bytes(Encoding.PEM).decode(),
+            "cert": signed.public_bytes(Encoding.PEM).decode(),
+            "key": _pem(key),
+            "token": token,
+        }
+        return json.dumps(parts, separators=(",", ":"))
+
+    return Secrets(machine=bundle("machine"), client=bundle("client"))
+
+
+def client_security(bundle: str) -> Any:
+    """The `distributed.Security` of a client; keys stay in memory."""
+    from distributed.security import Security
+
+    parts = json.loads(bundle)
+    return Security(
+        require_encryption=True,
+        tls_ca_file=parts["ca"],
+        tls_client_cert=parts["cert"],
+        tls_client_key=parts["key"],
+    )
+
+
+def _certificate(
+    name: str,
+    key: ec.EllipticCurvePrivateKey,
+    *,
+    issuer: str,
+    signer: ec.EllipticCurvePrivateKey,
+    until: datetime.datetime,
+    authority: bool = False,
+) -> x509.Certificate:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.x509.oid import NameOID
+
+    def common_name(text: str) -> x509.Name:
+        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(common_name(name))
+        .issuer_name(common_name(issuer))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - DAY)  # a machine's clock may be behind
+        .not_valid_after(until)
+        .add_extension(
+            x509.BasicConstraints(ca=authority, path_length=0 if authority else None), critical=True
+        )
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
+        )
+        .sign(signer, hashes.SHA256())
+    )
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> str:
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
