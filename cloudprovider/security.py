@@ -6,7 +6,7 @@ Keys are elliptic curve (P-256). Certificates outlive the cluster's hard end by 
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 import secrets
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Secrets", "client_security", "make_secrets"]
 
-DAY = datetime.timedelta(days=1)
+DAY = dt.timedelta(days=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ def make_secrets(identity: Identity) -> Secrets:
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import Encoding
 
-    until = datetime.datetime.fromtimestamp(identity.expires, datetime.UTC) + DAY
+    until = dt.datetime.fromtimestamp(identity.expires, dt.UTC) + DAY
     authority = ec.generate_private_key(ec.SECP256R1())
     name = f"dask {identity.name}"
     root = _certificate(name, authority, issuer=name, signer=authority, until=until, authority=True)
@@ -83,7 +83,7 @@ def _certificate(
     *,
     issuer: str,
     signer: ec.EllipticCurvePrivateKey,
-    until: datetime.datetime,
+    until: dt.datetime,
     authority: bool = False,
 ) -> x509.Certificate:
     from cryptography import x509
@@ -93,7 +93,7 @@ def _certificate(
     def common_name(text: str) -> x509.Name:
         return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(common_name(name))
