@@ -8,14 +8,19 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import getpass
+import importlib.metadata
 import ipaddress
 import os
 import re
 import secrets
+import sys
 import time
 import typing
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
+
+from cloudruntime.boot import Boot, Leases
 
 from cloudprovider import tags as ledger
 from cloudprovider.errors import ConfigError
@@ -25,6 +30,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = ["Config", "setting"]
+
+#: Packages whose versions travel in a Boot: what Dask pickles with, and what users compute with most.
+VERSIONED = (
+    "dask",
+    "distributed",
+    "msgpack",
+    "cloudpickle",
+    "tornado",
+    "toolz",
+    "numpy",
+    "pandas",
+    "pyarrow",
+)
 
 
 def setting(path: str, default: Any = None) -> Any:
@@ -82,7 +100,7 @@ class Config:
     name
         The cluster's name; made up when not given.
     n_workers
-        Machines to start with.
+        Dask workers to start with.
     image
         Container image that has `distributed`. Default: Dask's own, at the client's versions.
     environment
@@ -248,12 +266,41 @@ class Config:
             expires=created + int(seconds(self.max_lifetime, "max_lifetime")),
         )
 
-    def with_name(self, name: str) -> Self:
-        """The same Config for a cluster of that name."""
-        return dataclasses.replace(self, name=name)
+    def boot(self, role: str, identity: Identity) -> Boot:
+        """What a machine of that role runs; the provider adds where its secret is."""
+        worker = role == "worker"
+        return Boot(
+            cluster=identity.name,
+            role=role,
+            image=self.image or "",
+            nthreads=self.worker_nthreads if worker else None,
+            memory_limit=self.worker_memory_limit if worker else None,
+            processes=self.worker_processes if worker else 1,
+            environment={key: str(value) for key, value in self.environment.items()},
+            options=dict(self.worker_options if worker else self.scheduler_options),
+            leases=Leases(
+                scheduler_lost=seconds(self.scheduler_timeout, "scheduler_timeout"),
+                idle=seconds(self.idle_timeout, "idle_timeout"),
+                no_client=seconds(self.client_timeout, "client_timeout"),
+                no_client_work=seconds(self.work_timeout, "work_timeout"),
+                network=seconds(self.network_timeout, "network_timeout"),
+                expires=identity.expires,
+            ),
+            jupyter=self.jupyter and not worker,
+            versions=client_versions(),
+        )
 
 
 Spot = bool | Literal["fallback"]
+
+
+def client_versions() -> dict[str, str]:
+    """The client's versions of what must, or should, be the same on the machines."""
+    found = {"python": f"{sys.version_info.major}.{sys.version_info.minor}"}
+    for package in VERSIONED:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def _user() -> str:

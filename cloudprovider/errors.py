@@ -24,6 +24,7 @@ __all__ = [
     "BootError",
     "CapacityError",
     "CloudError",
+    "CloudWarning",
     "ConfigError",
     "CredentialsError",
     "QuotaError",
@@ -32,6 +33,10 @@ __all__ = [
 
 class CloudError(RuntimeError):
     """Something a cloud, or the way to it, refused: the message says what to do next."""
+
+
+class CloudWarning(UserWarning):
+    """Something that did not go as asked, and that the cluster goes on without."""
 
 
 class ConfigError(CloudError, ValueError):

@@ -5,17 +5,28 @@ from __future__ import annotations
 import enum
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from cloudprovider.errors import BootError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from cloudruntime.boot import Boot
 
+    from cloudprovider.bill import Rate
     from cloudprovider.errors import CloudError
     from cloudprovider.security import Secrets
 
-__all__ = ["Created", "Identity", "Machine", "Provider", "State", "Swept"]
+__all__ = ["Created", "Identity", "Machine", "Provider", "State", "Swept", "contact"]
+
+#: Where a scheduler listens, and where its machine's TLS front does, unless its address says otherwise.
+SCHEDULER_PORT, FRONT_PORT = 8786, 8787
+
+
+def contact(address: str, port: int = SCHEDULER_PORT) -> str:
+    """`host:port` of an address that may already have a port."""
+    return address if ":" in address else f"{address}:{port}"
 
 
 class State(enum.StrEnum):
@@ -127,10 +138,16 @@ class Provider(ABC):
 
     #: Whose machines these are.
     identity: Identity
+    #: The cloud's own options.
+    config: Any
     #: How many machines one `create` orders at its best; the fleet orders in waves of this size.
     wave: int = 100
     #: Seconds a boot takes when nothing is known yet; the fleet paces its looks by it.
     boot_s: float = 60.0
+
+    def __init__(self, config: Any, identity: Identity) -> None:
+        self.config = config
+        self.identity = identity
 
     @abstractmethod
     def prepare(self, boots: Sequence[Boot], secrets: Secrets) -> tuple[Boot, ...]:
@@ -186,3 +203,14 @@ class Provider(ABC):
     @abstractmethod
     def logs(self, id: str, lines: int = 100) -> str:
         """The last log lines of one machine, dead or alive; empty when there are none yet."""
+
+    def rate(self, machine: Machine) -> Rate:  # noqa: ARG002  a cloud's own price depends on it
+        """What a machine costs while it bills; nothing, where machines cost nothing."""
+        from cloudprovider.bill import Rate
+
+        return Rate(per_hour=0.0)
+
+    def diagnosis(self, machine: Machine, logs: str) -> CloudError:
+        """What to tell the user of a machine that ended before Dask answered on it."""
+        why = machine.reason or "the cloud gave no reason"
+        return BootError(f"The {machine.role} {machine.id} ended before Dask answered on it: {why}.", logs)

@@ -1,0 +1,779 @@
+"""The `distributed` Cluster that the user holds: a fleet plus a scheduler connection."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import dataclasses
+import inspect
+import logging
+import operator
+import pickle
+import threading
+import time
+import warnings
+import weakref
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from distributed.core import Status, rpc
+from distributed.deploy.cluster import Cluster
+
+from cloudprovider import access, security
+from cloudprovider.bill import Meter
+from cloudprovider.config import Config, seconds
+from cloudprovider.errors import (
+    AccessError,
+    BootError,
+    CloudError,
+    CloudWarning,
+    ConfigError,
+    CredentialsError,
+)
+from cloudprovider.events import Event, Events, Phase
+from cloudprovider.fleet import Fleet
+from cloudprovider.progress import shown
+from cloudprovider.provider import Machine, Provider, State, contact
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Generator
+
+    from cloudprovider.bill import Bill
+
+__all__ = ["CloudCluster"]
+
+logger = logging.getLogger("cloudprovider")
+
+#: Seconds between passes while something is under way, and while nothing is.
+BUSY_S, QUIET_S = 0.5, 2.0
+#: Seconds between two renewals of the cluster's lease in the scheduler.
+RENEW_S = 20.0
+#: Seconds the scheduler may take to end every machine when asked over its own connection.
+GOODBYE_S = 10.0
+
+
+class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
+    """A Dask cluster on any provider; each cloud's class sets `config_class` and `provider_class`.
+
+    Parameters
+    ----------
+    asynchronous
+        Whether this is used with `await` and `async with`.
+    loop
+        The event loop to run in; made when not given.
+    **options
+        The fields of the cloud's `Config`.
+
+    Raises
+    ------
+    CloudError
+        One of its kinds, when the cluster cannot start; nothing is left then.
+    """
+
+    config_class: ClassVar[type[Config]]
+    provider_class: ClassVar[type[Provider]]
+
+    _instances: ClassVar[weakref.WeakSet[CloudCluster]] = weakref.WeakSet()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "config_class" in cls.__dict__:
+            cls.__signature__ = _signature(cls.config_class)  # type: ignore[attr-defined]
+
+    def __init__(self, *, asynchronous: bool = False, loop: Any = None, **options: Any) -> None:
+        self._setup(self.config_class.of(**options), asynchronous=asynchronous, loop=loop)
+
+    def _setup(self, config: Config, *, asynchronous: bool, loop: Any, attach: bool = False) -> None:
+        self.config = config
+        self.identity = config.identity()
+        self.events = Events()
+        self.provider: Provider | None = None
+        self.fleet: Fleet | None = None
+        self.security: Any = None
+        self.scheduler_machine: Machine | None = None
+        self.shutdown_on_close = config.shutdown_on_close
+        self._attach = attach
+        self._starting: asyncio.Future[None] | None = None
+        self._bringing: asyncio.Future[None] | None = None
+        self._closing: asyncio.Future[None] | None = None
+        self._calls: set[asyncio.Future[Any]] = set()
+        self._manager: asyncio.Task[None] | None = None
+        self._reconciling: asyncio.Lock | None = None
+        self._wake: asyncio.Event | None = None
+        self._pages: Any = None
+        self._pages_starting: asyncio.Future[None] | None = None
+        self._arrivals: frozenset[str] = frozenset()
+        self._tunnel: Any = None
+        self._client_secret = ""
+        self._renewed = 0.0
+        self._meter = Meter()
+        self._swept = threading.Event()
+        super().__init__(asynchronous=asynchronous, loop=loop, name=self.identity.name, quiet=True)
+        self.events.listen(self._remember)
+        self._instances.add(self)
+        if not self.called_from_running_loop:
+            self._loop_runner.start()
+            try:
+                self.sync(self._start)
+            except BaseException:
+                # Ctrl-C cancels the start in the loop's thread; what it made must go before we return.
+                self.sync(self._close)
+                self._loop_runner.stop()
+                raise
+
+    @classmethod
+    def from_name(cls, name: str, *, asynchronous: bool = False, loop: Any = None, **options: Any) -> Self:
+        """Find a running cluster by its name, from any process or machine with the cloud's credentials.
+
+        Parameters
+        ----------
+        name
+            Of the cluster, as `dask cloud list` shows it.
+        asynchronous, loop
+            As in the constructor.
+        **options
+            The fields of the cloud's `Config` that say where to look, such as `region`, and
+            `shutdown_on_close`.
+
+        Raises
+        ------
+        CloudError
+            When no such cluster runs; the message lists those that do.
+        """
+        self = cls.__new__(cls)
+        self._setup(
+            cls.config_class.of(name=name, **options), asynchronous=asynchronous, loop=loop, attach=True
+        )
+        return self
+
+    # -- start -----------------------------------------------------------------------------------------
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        async def settle() -> Self:
+            if self.status == Status.created:
+                await self._start()
+            elif self.status == Status.running:
+                await self._reconcile()
+            return self
+
+        return settle().__await__()
+
+    async def __aenter__(self) -> Self:
+        await self
+        return self
+
+    async def _start(self) -> None:
+        if self._starting is None:
+            self._starting = asyncio.ensure_future(self._start_or_close())
+        await self._starting
+
+    async def _start_or_close(self) -> None:
+        self.status = Status.starting
+        self._reconciling, self._wake = asyncio.Lock(), asyncio.Event()
+        self._bringing = asyncio.ensure_future(self._bring_up())
+        try:
+            with shown(self.events, self.config.progress):
+                await self._bringing
+        except BaseException as error:
+            closed_by_another = self._closing is not None
+            await self._close()
+            if closed_by_another and isinstance(error, asyncio.CancelledError):
+                raise CloudError(f"{self._where} was closed while it started.") from error
+            raise
+
+    async def _bring_up(self) -> None:
+        """One boot deep: workers are ordered as soon as the scheduler's private address is known."""
+        await (self._find() if self._attach else self._make())
+        deadline = asyncio.get_running_loop().time() + self._start_timeout_s
+        await self._address(deadline)
+        connecting = asyncio.ensure_future(self._connect(deadline))
+        try:
+            refusal = await self._reconcile() if self._the_fleet.missing > 0 else None
+            if refusal and not self._the_fleet.machines:
+                raise refusal
+            await connecting
+        finally:
+            connecting.cancel()
+        await super()._start()
+        self._note_arrivals()
+        await self._renew()
+        self._manager = asyncio.ensure_future(self._manage())
+        self._pages_starting = asyncio.ensure_future(self._serve_pages())
+        if refusal:
+            warnings.warn(f"{refusal} The cluster keeps what came.", CloudWarning, stacklevel=2)
+
+    async def _make(self) -> None:
+        config = self.config
+        if config.public and not config.tunnel and config.allow_from is None:
+            self.events.emit(Phase.access, "Learning the address you come from.")
+            own = await asyncio.to_thread(access.own_address)
+            config = dataclasses.replace(config, allow_from=own)
+        secrets = await asyncio.to_thread(security.make_secrets, self.identity)
+        self._client_secret = secrets.client
+        self.security = security.client_security(secrets.client)
+        self.config = config
+        self.provider = type(self).provider_class(config, self.identity)
+        self.events.emit(Phase.landing, f"Preparing {self._where}.")
+        made = [config.boot(role, self.identity) for role in ("scheduler", "worker")]
+        await self._call(self.provider.prepare, made, secrets)
+        self._new_fleet()
+        self._the_fleet.ask(self._machines_for(config.n_workers))
+        self.events.emit(Phase.ordered, "Ordering the scheduler.", role="scheduler", count=1)
+        await self._call(self._order_scheduler)
+
+    def _order_scheduler(self) -> None:
+        created = self._cloud.create(self._cloud.boot("scheduler"), 1)
+        if not created.machines:
+            raise created.refusal or CloudError(f"{self._where} got no scheduler, and no reason.")
+        [self.scheduler_machine] = created.machines
+
+    async def _call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call the provider in a thread; closing waits for the calls that are under way."""
+        call = asyncio.ensure_future(asyncio.to_thread(function, *args))
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+        return await asyncio.shield(call)
+
+    async def _find(self) -> None:
+        self.provider = type(self).provider_class(self.config, self.identity)
+        secrets = await self._call(self.provider.attach)
+        self.identity = self.provider.identity
+        self._client_secret = secrets.client
+        self.security = security.client_security(secrets.client)
+        machines = await self._call(self.provider.list, self.identity.name)
+        self.scheduler_machine = next((m for m in machines if m.role == "scheduler"), None)
+        if self.scheduler_machine is None:
+            raise CloudError(
+                f"Cluster {self.name!r} has no scheduler any more; dask cloud sweep removes what it left."
+            )
+        self._new_fleet()
+        self._the_fleet.adopt(m for m in machines if m.role == "worker")
+
+    def _new_fleet(self) -> None:
+        self.fleet = Fleet(self._cloud, self._worker_boot, self.events, start_timeout_s=self._start_timeout_s)
+
+    def _worker_boot(self) -> Any:
+        scheduler = self.scheduler_machine
+        if scheduler is None or scheduler.private_address is None:
+            raise CloudError("Workers were ordered before the scheduler had an address.")
+        address = f"tls://{contact(scheduler.private_address)}"
+        return dataclasses.replace(self._cloud.boot("worker"), scheduler=address)
+
+    async def _address(self, deadline: float) -> None:
+        """Wait until the scheduler's machine has its addresses, looking ever less often."""
+        loop = asyncio.get_running_loop()
+        pause = 0.2
+        while not self._addressed:
+            if loop.time() > deadline:
+                raise BootError(
+                    f"The scheduler {self._scheduler.id} had no address after {self._start_timeout_s:.0f} s."
+                )
+            await asyncio.sleep(pause)
+            pause *= 1.3
+            await self._look_at_scheduler()
+        self.events.emit(
+            Phase.placed,
+            f"The scheduler has {self._scheduler.private_address} in {self._scheduler.zone or 'one zone'}.",
+            machine=self._scheduler.id,
+            role="scheduler",
+        )
+
+    @property
+    def _addressed(self) -> bool:
+        machine = self._scheduler
+        outside = machine.public_address is not None or not self.config.public or self.config.tunnel
+        return machine.private_address is not None and outside
+
+    async def _look_at_scheduler(self) -> None:
+        for machine in await self._call(self._cloud.describe, [self._scheduler.id]):
+            self.scheduler_machine = machine
+            if machine.state is State.gone:
+                logs = await self._call(self._cloud.logs, machine.id, 20)
+                raise self._cloud.diagnosis(machine, logs)
+
+    async def _connect(self, deadline: float) -> None:
+        """Reach the scheduler while watching that its machine lives."""
+        watching = asyncio.ensure_future(self._watch_scheduler())
+        address = await self._reachable_address()
+        reaching = asyncio.ensure_future(
+            access.reach(
+                address,
+                self.security,
+                timeout=deadline - asyncio.get_running_loop().time(),
+                allowed=self.config.sources(),
+                running=lambda: self._scheduler.state is State.running,
+            )
+        )
+        try:
+            await asyncio.wait({watching, reaching}, return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():
+                watching.result()
+            await reaching
+        except AccessError:
+            await self._look_at_scheduler()
+            raise
+        finally:
+            reaching.cancel()
+            watching.cancel()
+        self.scheduler_comm = rpc(address, connection_args=self.security.get_connection_args("client"))
+        self.events.emit(Phase.connected, f"The scheduler answers at {address}.", machine=self._scheduler.id)
+
+    async def _reachable_address(self) -> str:
+        machine = self._scheduler
+        if self.config.tunnel:
+            self._tunnel = await self._call(self._cloud.tunnel, machine)
+            host, port = self._tunnel.address
+            return f"tls://{host}:{port}"
+        host = machine.public_address if self.config.public else machine.private_address
+        return f"tls://{contact(host or '')}"
+
+    async def _watch_scheduler(self) -> None:
+        pause = 1.0
+        while True:
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.3, 5.0)
+            await self._look_at_scheduler()
+
+    # -- the manager's loop ------------------------------------------------------------------------------
+
+    async def _manage(self) -> None:
+        """Reconcile when woken, and every so often; renew the lease; survive whatever a pass raises."""
+        while self.status == Status.running:
+            fleet = self._the_fleet
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._waker.wait(), BUSY_S if fleet.waiting else QUIET_S)
+            self._waker.clear()
+            try:
+                await self._reconcile()
+                await self._renew()
+            except (CloudError, OSError) as error:
+                logger.warning("%s", error)
+            access.stay_patient(self, seconds(self.config.network_timeout, "network_timeout"))
+
+    async def _reconcile(self) -> CloudError | None:
+        """One pass of the fleet; returns why it got fewer machines than are missing."""
+        if self.status in (Status.closing, Status.closed):
+            return None
+        async with self._lock:
+            gone = set(self._the_fleet.ended)
+            refusal: CloudError | None = await self._call(self._the_fleet.reconcile, self._arrived())
+            lost = set(self._the_fleet.ended) - gone
+            await self._forget(lost)
+            return refusal
+
+    async def _forget(self, lost: Collection[str]) -> None:
+        """Tell the scheduler at once which workers the cloud says are gone."""
+        for machine in self._arrived().intersection(lost):
+            with suppress(OSError):
+                await self.scheduler_comm.cloud_forget(name=machine)
+
+    async def _renew(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self.scheduler_comm is not None and now - self._renewed > RENEW_S:
+            self._renewed = now
+            await self.scheduler_comm.cloud_renew()
+
+    def _update_worker_status(self, op: str, msg: Any) -> None:
+        super()._update_worker_status(op, msg)
+        self._note_arrivals()
+        if self._wake is not None:
+            self._wake.set()
+
+    def _note_arrivals(self) -> None:
+        arrived = self._arrived()
+        known, self._arrivals = self._arrivals, frozenset(arrived)
+        for machine in arrived - known:
+            self.events.emit(
+                Phase.arrived,
+                f"{len(arrived)} of {self._the_fleet.target} machines are here.",
+                machine=machine,
+                count=len(arrived),
+                total=self._the_fleet.target,
+            )
+
+    def _arrived(self) -> set[str]:
+        return {self._machine_of(name) for name in self.observed}
+
+    def _machine_of(self, worker: str) -> str:
+        """The machine of a Dask worker: its name, or what is before its last `-<k>`."""
+        name = str(worker)
+        return name if name in self._the_fleet.machines else name.rpartition("-")[0] or name
+
+    # -- scaling: what Adaptive, the widget and the user call ----------------------------------------------
+
+    def scale(self, n: int) -> Awaitable[None] | None:
+        """Order or return machines until there are `n` workers.
+
+        Parameters
+        ----------
+        n
+            Dask workers. With several a machine, machines are ordered and returned whole.
+
+        Raises
+        ------
+        CloudError
+            When the cloud refuses some or all of the order; what it did start is kept. Called
+            synchronously, this returns when the cloud has accepted or refused.
+        """
+        if not isinstance(n, int) or n < 0:
+            raise ConfigError(f"scale({n!r}): the number of workers must be a whole number, 0 or more.")
+        scaled: Awaitable[None] | None = self.sync(self._scale, n)
+        return asyncio.ensure_future(scaled) if inspect.iscoroutine(scaled) else scaled
+
+    async def _scale(self, n: int) -> None:
+        if self.status != Status.running:
+            raise CloudError(f"Cluster {self.name!r} is {self.status.name} and cannot scale.")
+        fleet = self._the_fleet
+        fleet.ask(self._machines_for(n))
+        if (surplus := -fleet.missing) > 0:
+            await self._release(await self._least_useful(surplus))
+        elif refusal := await self._reconcile():
+            raise refusal
+
+    async def scale_down(self, workers: Collection[str]) -> None:
+        """Return the machines of these workers, drained first; names that are not ours are left alone.
+
+        Parameters
+        ----------
+        workers
+            Names of Dask workers.
+        """
+        machines = {self._machine_of(name) for name in workers} & set(self._the_fleet.machines)
+        fleet = self._the_fleet
+        fleet.ask(max(0, min(fleet.target, len(fleet.machines)) - len(machines)))
+        await self._release(machines)
+
+    async def _least_useful(self, count: int) -> list[str]:
+        """Machines that have not arrived first, then those Dask calls idle and that hold the least."""
+        victims = self._the_fleet.not_arrived()[:count]
+        if len(victims) < count:
+            per_machine = self.config.worker_processes
+            # Several workers a machine close together: they share its address.
+            key = pickle.dumps(operator.attrgetter("host")) if per_machine > 1 else None
+            names = await self.scheduler_comm.workers_to_close(
+                n=(count - len(victims)) * per_machine, key=key, attribute="name"
+            )
+            chosen = dict.fromkeys(self._machine_of(name) for name in names)
+            victims += [m for m in chosen if m in self._the_fleet.machines][: count - len(victims)]
+        rest = [m for m in self._the_fleet.machines if m not in victims]
+        return (victims + rest)[:count]
+
+    async def _release(self, machines: Collection[str]) -> None:
+        """Drain, then delete; a machine whose data has nowhere to go is kept."""
+        async with self._lock:
+            safe = await self._drain(set(machines))
+            await self._call(self._the_fleet.release, safe)
+        if kept := set(machines) & set(self._the_fleet.machines):
+            self._the_fleet.target = max(self._the_fleet.target, len(self._the_fleet.machines))
+            self.events.emit(
+                Phase.kept,
+                f"Kept {len(kept)} of {len(machines)} machines: they hold the last copy of data that has "
+                "nowhere else to go. Release the futures, or call close() to end it all.",
+                ids=sorted(kept),
+            )
+            logger.warning("%s", self.events.of(Phase.kept)[-1].message)
+
+    async def _drain(self, machines: set[str]) -> set[str]:
+        """Move the data of these machines' workers elsewhere; returns the machines that are free to go."""
+        names = [name for name in self.observed if self._machine_of(name) in machines]
+        if names:
+            await self.scheduler_comm.retire_workers(names=names, remove=True, close_workers=True)
+            present = (await self.scheduler_comm.identity())["workers"].values()
+            kept = {self._machine_of(w["name"]) for w in present}
+            machines = machines - kept
+            self.events.emit(Phase.drained, f"Drained {len(machines)} machines.", ids=sorted(machines))
+        return machines
+
+    def _machines_for(self, n_workers: int) -> int:
+        return -(-n_workers // self.config.worker_processes)
+
+    def _names(self, machine: str) -> list[str]:
+        if self.config.worker_processes == 1:
+            return [machine]
+        return [f"{machine}-{k}" for k in range(self.config.worker_processes)]
+
+    @property
+    def workers(self) -> dict[str, Machine]:
+        """Machine by Dask worker name, of all that are ordered and not gone."""
+        if self.fleet is None:
+            return {}
+        live = list(self.fleet.machines.items())
+        return {name: machine for id, machine in live for name in self._names(id)}
+
+    @property
+    def requested(self) -> set[str]:
+        """Names of the workers that the cloud has accepted."""
+        return set(self.workers)
+
+    @property
+    def plan(self) -> set[str]:
+        """Names of the workers there should be; those not ordered yet have names of their own."""
+        missing = max(0, self.fleet.missing) if self.fleet else 0
+        planned = (name for k in range(missing) for name in self._names(f"planned-{k}"))
+        return self.requested | set(planned)
+
+    async def _wait_for_workers(self, n_workers: int = 0, timeout: Any = None) -> None:  # noqa: ASYNC109  distributed's
+        """Wait as distributed does, but end with the reason when the fleet has stopped ordering."""
+        waiting = asyncio.ensure_future(super()._wait_for_workers(n_workers, timeout))
+        try:
+            while not waiting.done():
+                await asyncio.wait({waiting}, timeout=0.2)
+                if not waiting.done() and self._the_fleet.failure:
+                    raise self._the_fleet.failure
+            await waiting
+        finally:
+            waiting.cancel()
+
+    # -- access ------------------------------------------------------------------------------------------
+
+    async def _serve_pages(self) -> None:
+        from cloudprovider.dashboard import serve_pages
+
+        front = self.scheduler_info.get("services", {}).get("front")
+        if front is None:
+            return
+        host = self.scheduler_comm.address.rpartition("/")[2].rpartition(":")[0]
+        address = "{}:{}".format(*self._tunnel.front) if self._tunnel else f"{host}:{front}"
+        try:
+            self._pages = await serve_pages(address, self._client_secret)
+        except OSError as error:
+            logger.warning("The dashboard cannot be served here: %s", error)
+
+    @property
+    def dashboard_link(self) -> str:
+        """Where the user's browser finds the dashboard: this machine, through mutual TLS."""
+        return "" if self._pages is None else str(self._pages.link)
+
+    @property
+    def jupyter_link(self) -> str:
+        """Where the user's browser finds Jupyter, with its token; empty without `jupyter=True`."""
+        import json
+
+        if self._pages is None or not self.config.jupyter:
+            return ""
+        return f"{self._pages.url}/jupyter/lab?token={json.loads(self._client_secret)['token']}"
+
+    def cost(self) -> Bill:
+        """What the cluster has cost until now, by the provider's dated price table.
+
+        Returns
+        -------
+        Bill
+            Spent, per hour, by role and market; billing minimums, public addresses and storage
+            included; what it leaves out is listed in it.
+        """
+        for machine in [*self._ever()]:
+            self._meter.see(machine, self._cloud.rate(machine))
+        return self._meter.bill()
+
+    def _ever(self) -> list[Machine]:
+        """Every machine there has been."""
+        fleet = self._the_fleet
+        own = [self.scheduler_machine] if self.scheduler_machine else []
+        return [*own, *list(fleet.machines.values()), *list(fleet.ended.values())]
+
+    def allow(self, *sources: str) -> Awaitable[None] | None:
+        """Make the ingress rules exactly these CIDR blocks; without any, your present address.
+
+        Raises
+        ------
+        CloudError
+            When the cloud refuses the rule.
+        """
+        return self.sync(self._allow, sources)  # type: ignore[no-any-return]
+
+    async def _allow(self, sources: tuple[str, ...]) -> None:
+        chosen = sources or (await asyncio.to_thread(access.own_address),)
+        self.config = dataclasses.replace(self.config, allow_from=chosen)
+        await self._call(self._cloud.allow, self.config.sources())
+
+    # -- leave and close -----------------------------------------------------------------------------------
+
+    def detach(self) -> str:
+        """Let go of the cluster and leave it running, to its leases; `from_name` finds it again.
+
+        Returns
+        -------
+        str
+            The name to find it by.
+        """
+        self.shutdown_on_close = False
+        self.close()
+        return str(self.name)
+
+    def close(self, timeout: float | None = None) -> Any:
+        """End everything this cluster made, and wait until it is gone.
+
+        Parameters
+        ----------
+        timeout
+            Seconds after which to give up waiting.
+        """
+        done = super().close(timeout)
+        if not self.asynchronous:
+            self._loop_runner.stop()
+        return done
+
+    async def _close(self) -> None:
+        if self.status == Status.closed:
+            return
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._shut_down())
+        await asyncio.shield(self._closing)
+
+    async def _shut_down(self) -> None:
+        self.status = Status.closing
+        self.events.emit(Phase.closing, f"Closing {self._where}.")
+        if self.fleet:
+            self.fleet.stop()
+        await self._stop_own_tasks()
+        error: CloudError | None = None
+        try:
+            if self.shutdown_on_close:
+                asked = await self._say_goodbye()
+                error = await self._clean_up(asked=asked)
+        finally:
+            await super()._close()
+            self._instances.discard(self)
+            self.events.emit(Phase.closed, f"Closed {self._where}.")
+        if error:
+            raise error
+
+    async def _stop_own_tasks(self) -> None:
+        if self._adaptive is not None:
+            self._adaptive.stop()
+        for task in (self._bringing, self._manager, self._pages_starting):
+            if task is not None and not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+        if self._pages is not None:
+            await self._pages.close()
+
+    async def _say_goodbye(self) -> bool:
+        """Ask the scheduler to end every machine: this needs no cloud credentials."""
+        if self.scheduler_comm is None:
+            return False
+        try:
+            await asyncio.wait_for(self.scheduler_comm.terminate(), GOODBYE_S)
+        except (OSError, TimeoutError):
+            return False
+        return True
+
+    async def _clean_up(self, *, asked: bool) -> CloudError | None:
+        """Delete through the API; returns what to raise when machines may still run."""
+        if self.provider is None:
+            return None
+        try:
+            if self._calls:
+                await asyncio.wait(set(self._calls))
+            await asyncio.to_thread(self._delete_all)
+        except CredentialsError as error:
+            free = (
+                f"{error} The scheduler has ended the machines of {self.name!r} itself; what is left bills "
+                f"nothing (secrets, group, definitions): remove it with `dask cloud sweep {self.name}`."
+            )
+            if not asked:
+                return CredentialsError(
+                    f"{error} Machines of {self.name!r} may still run until their leases end them; "
+                    f"with fresh credentials `dask cloud sweep {self.name}` ends them now."
+                )
+            logger.warning("%s", free)
+            self.events.emit(Phase.closing, free)
+        except CloudError as error:
+            return error
+        return None
+
+    def _delete_all(self) -> None:
+        """Delete what we know and sweep what we do not; synchronous, so that it works at exit too."""
+        if self.fleet:
+            self.fleet.stop()
+            self.fleet.settle()
+        known = [*(self.fleet.machines if self.fleet else ())]
+        if self.scheduler_machine is not None:
+            known.append(self.scheduler_machine.id)
+        if known:
+            self._cloud.delete(known)
+        swept = self._cloud.sweep(self.identity.name)
+        if swept.left:
+            self.events.emit(Phase.closing, f"Left for the next sweep: {', '.join(swept.left)}.")
+        self._meter.close(time.time())
+        self._swept.set()
+
+    def _sweep_at_exit(self) -> None:
+        if self.shutdown_on_close and self.provider is not None and not self._swept.is_set():
+            self._delete_all()
+
+    # -- what it says of itself ----------------------------------------------------------------------------
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            f"A {type(self).__name__} cannot be pickled: it holds sockets and an event loop. "
+            f"Send its name and use {type(self).__name__}.from_name({self.name!r}), or send "
+            "cluster.scheduler_address to code that has a client's certificate."
+        )
+
+    def _remember(self, event: Event) -> None:
+        self._log(event.message)
+
+    @property
+    def _where(self) -> str:
+        return f"{type(self).__name__} {self.name!r}"
+
+    @property
+    def _cloud(self) -> Provider:
+        if self.provider is None:
+            raise CloudError(f"{self._where} has not started.")
+        return self.provider
+
+    @property
+    def _the_fleet(self) -> Fleet:
+        if self.fleet is None:
+            raise CloudError(f"{self._where} has not started.")
+        return self.fleet
+
+    @property
+    def _scheduler(self) -> Machine:
+        if self.scheduler_machine is None:
+            raise CloudError(f"{self._where} has no scheduler yet.")
+        return self.scheduler_machine
+
+    @property
+    def _lock(self) -> asyncio.Lock:
+        if self._reconciling is None:
+            raise CloudError(f"{self._where} has not started.")
+        return self._reconciling
+
+    @property
+    def _waker(self) -> asyncio.Event:
+        if self._wake is None:
+            raise CloudError(f"{self._where} has not started.")
+        return self._wake
+
+    @property
+    def _start_timeout_s(self) -> float:
+        return seconds(self.config.start_timeout, "start_timeout")
+
+
+def _signature(config: type[Config]) -> inspect.Signature:
+    """The keyword arguments of a cluster class: its Config's fields, and Dask's own two."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    fields = [
+        inspect.Parameter(f.name, keyword, default=None, annotation=f.type)
+        for f in dataclasses.fields(config)
+    ]
+    own = [
+        inspect.Parameter("asynchronous", keyword, default=False, annotation="bool"),
+        inspect.Parameter("loop", keyword, default=None, annotation="Any"),
+    ]
+    return inspect.Signature([*fields, *own])
+
+
+@atexit.register
+def _sweep_forgotten() -> None:
+    # At interpreter exit executors refuse work and Cluster.close() swallows the error, so that
+    # machines would leak: call the synchronous provider directly.
+    for cluster in list(CloudCluster._instances):  # noqa: SLF001
+        try:
+            cluster._sweep_at_exit()  # noqa: SLF001
+        except CloudError as error:
+            logger.warning("%s", error)

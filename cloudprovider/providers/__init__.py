@@ -1,0 +1,1 @@
+"""One cloud service, one file."""

@@ -1,0 +1,377 @@
+"""CloudCluster on machines that are processes: what the user holds, end to end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import dask
+import psutil
+import pytest
+from contract import until
+from distributed import Client, wait
+
+from cloudprovider import BootError, CapacityError, CloudError, CloudWarning, ConfigError, ProcessCluster
+from cloudprovider.events import Phase
+from cloudprovider.providers.local import LocalConfig, LocalProvider
+
+
+@pytest.fixture
+def options(tmp_path):
+    return {"directory": str(tmp_path), "progress": False}
+
+
+@pytest.fixture
+def cluster(options):
+    with ProcessCluster(n_workers=2, **options) as cluster:
+        cluster.wait_for_workers(2, timeout=60)
+        yield cluster
+
+
+def left(directory) -> list[str]:
+    """Machines and clusters that are left in a directory."""
+    config = LocalConfig.of(directory=str(directory))
+    provider = LocalProvider(config, config.identity())
+    return [*(m.id for m in provider.list()), *(path.name for path in provider.config.root.iterdir())]
+
+
+def pid(cluster, machine) -> int:
+    return cluster.provider._record(cluster.name, machine)["pid"]
+
+
+def kill(cluster, machine) -> None:
+    process = psutil.Process(pid(cluster, machine))
+    for each in [process, *process.children(recursive=True)]:
+        each.kill()
+
+
+def test_computes_and_leaves_nothing(options, tmp_path):
+    """A cluster starts, computes over mutual TLS, and leaves neither machine nor file."""
+    with ProcessCluster(n_workers=2, **options) as cluster:
+        client = cluster.get_client()
+        assert 45 == client.submit(sum, range(10)).result(timeout=60)
+        client.wait_for_workers(2, timeout=60)
+        assert cluster.scheduler_address.startswith("tls://")
+        assert cluster.observed == cluster.requested == cluster.plan == set(cluster.workers)
+        client.close()
+
+    assert [] == left(tmp_path)
+
+
+def test_scattered_data_survives_scale_down(cluster):
+    """Scaling to one worker moves what the other holds; nothing is lost."""
+    with Client(cluster) as client:
+        futures = client.scatter(list(range(20)), hash=False)
+        cluster.scale(1)
+
+        assert 1 == len(cluster.workers)
+        until(lambda: len(cluster.scheduler_info["workers"]) == 1, 10, "one worker is left")
+        assert list(range(20)) == client.gather(futures)
+
+
+def test_last_copy_is_kept(cluster):
+    """A machine that holds data which has nowhere to go is kept, and the cluster says so."""
+    with Client(cluster) as client:
+        future = client.scatter({"a": 1}, hash=False)
+        cluster.scale(0)
+
+        assert 1 == len(cluster.workers)
+        [kept] = cluster.events.of(Phase.kept)
+        assert "last copy" in kept.message
+        assert {"a": 1} == {"a": future["a"].result(timeout=10)}
+
+
+def test_killed_machine_is_replaced(cluster):
+    """A machine that dies is replaced by another that connects."""
+    victim = min(cluster.workers)
+    kill(cluster, victim)
+
+    until(lambda: cluster.events.of(Phase.lost), 30, "the loss is noticed")
+    until(lambda: len(cluster.observed - {victim}) == 2, 60, "another connects")
+    assert victim not in cluster.workers
+
+
+def test_refused_scale_raises_and_later_calls_try_again(cluster):
+    """A partial order is kept and raises in the caller; with room the same call succeeds."""
+    cluster.provider.capacity = 4
+    with pytest.raises(CapacityError, match="1 of 8"):
+        cluster.scale(10)
+    assert 3 == len(cluster.workers)
+    cluster.provider.capacity = 5
+    cluster.scale(4)
+    assert 4 == len(cluster.workers)
+
+
+def test_room_for_some_keeps_those(options):
+    """A cluster that gets 2 of 5 workers starts with 2 and warns."""
+    with pytest.warns(CloudWarning, match="2 of 5"):
+        cluster = ProcessCluster(n_workers=5, capacity=3, **options)
+    with cluster:
+        cluster.wait_for_workers(2, timeout=60)
+        assert 2 == len(cluster.workers)
+
+
+def test_room_for_none_fails_and_leaves_nothing(options, tmp_path):
+    """A cluster that gets no worker at all raises, and its scheduler goes too."""
+    with pytest.raises(CapacityError, match="0 of 5"):
+        ProcessCluster(n_workers=5, capacity=1, **options)
+    assert [] == left(tmp_path)
+
+
+def test_adapts_up_and_down(options):
+    """Adaptive scaling orders for the work there is, and returns machines when it is done."""
+    with ProcessCluster(**options) as cluster, Client(cluster) as client:
+        cluster.adapt(minimum=0, maximum=3, interval="200ms", target_duration="1s", wait_count=2)
+        futures = client.map(lambda x: time.sleep(0.3) or x, range(40), pure=False)
+        wait(futures, timeout=60)
+        assert 2 <= len(cluster.workers) <= 3
+        del futures
+        until(lambda: not cluster.workers, 30, "all are returned")
+
+
+async def test_asynchronous(options, tmp_path):
+    """The same with `async with` and `await`."""
+    async with ProcessCluster(n_workers=1, asynchronous=True, **options) as cluster:
+        async with Client(cluster, asynchronous=True) as client:
+            assert 3 == await client.submit(lambda: 3)
+            await cluster.scale(2)
+            await client.wait_for_workers(2, timeout=60)
+            logs = await cluster.get_logs()
+            assert 4 <= len(logs)
+    assert [] == left(tmp_path)
+
+
+async def test_awaiting_without_a_block(options, tmp_path):
+    """`await Cluster(asynchronous=True)` starts it, and `await close()` ends it."""
+    cluster = await ProcessCluster(asynchronous=True, **options)
+    assert "running" == cluster.status.name
+    await cluster.close()
+    assert [] == left(tmp_path)
+
+
+async def test_close_while_starting(options, tmp_path):
+    """Closing a cluster that starts ends the start with an error, and leaves nothing."""
+    cluster = ProcessCluster(n_workers=1, asynchronous=True, **options)
+    start = asyncio.ensure_future(cluster._start())
+    await asyncio.sleep(0.3)
+    await cluster.close()
+
+    with pytest.raises(CloudError, match="closed while it started"):
+        await start
+    assert [] == left(tmp_path)
+
+
+def test_closing_twice(options):
+    """A second close does nothing."""
+    cluster = ProcessCluster(**options)
+    cluster.close()
+    cluster.close()
+    assert "closed" == cluster.status.name
+
+
+def test_scale_after_close_is_an_error(options):
+    """A closed cluster says so."""
+    cluster = ProcessCluster(**options)
+    cluster.close()
+    with pytest.raises(CloudError, match="closed"):
+        cluster.scale(1)
+
+
+def test_two_clusters_at_once(options):
+    """Two clusters in one process do not touch each other."""
+    with (
+        ProcessCluster(n_workers=1, **options) as one,
+        ProcessCluster(n_workers=1, **options) as other,
+        Client(one) as first,
+        Client(other) as second,
+    ):
+        assert one.scheduler_address != other.scheduler_address
+        assert (1, 2) == (first.submit(lambda: 1).result(60), second.submit(lambda: 2).result(60))
+        assert one != other
+
+
+def test_cluster_in_a_thread(options):
+    """A cluster can be made, used and closed in a thread."""
+    results = []
+
+    def use():
+        with ProcessCluster(n_workers=1, **options) as cluster, Client(cluster) as client:
+            results.append(client.submit(lambda: 7).result(60))
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join(90)
+    assert [7] == results
+
+
+def test_found_by_name_and_closed_by_another(options, tmp_path):
+    """A detached cluster is found by its name, scales, and closes as the first would have."""
+    cluster = ProcessCluster(n_workers=1, name="mine", **options)
+    client = cluster.get_client()
+    client.wait_for_workers(1, timeout=60)
+    client.publish_dataset(answer=client.submit(lambda: 42))
+    client.close()
+    assert "mine" == cluster.detach()
+
+    with ProcessCluster.from_name("mine", **options) as again, Client(again) as client:
+        assert 42 == client.get_dataset("answer").result(timeout=30)
+        assert 1 == len(again.workers)
+        again.scale(2)
+        again.wait_for_workers(2, timeout=60)
+        assert again.get_logs()
+    assert [] == left(tmp_path)
+
+
+def test_unknown_name_lists_what_there_is(options, cluster):
+    """`from_name` with a wrong name says which clusters there are."""
+    with pytest.raises(CloudError, match=cluster.name):
+        ProcessCluster.from_name("nobody", **options)
+
+
+def test_several_workers_a_machine(options):
+    """Four workers on two machines: counts are workers, and scale-down never splits a machine."""
+    with ProcessCluster(n_workers=4, worker_processes=2, worker_nthreads=1, **options) as cluster:
+        cluster.wait_for_workers(4, timeout=60)
+        assert 2 == len(cluster.fleet.machines)
+        assert cluster.observed == cluster.requested
+        cluster.scale(2)
+        assert 1 == len(cluster.fleet.machines)
+        until(lambda: cluster.observed == cluster.requested, 20, "both workers of a machine are gone")
+
+
+def test_looks_like_a_dask_cluster(cluster):
+    """repr, HTML, widget and logs are Dask's own."""
+    text = repr(cluster)
+    assert text.startswith("ProcessCluster(")
+    assert "workers=2" in text
+    assert cluster.name in cluster._repr_html_()
+    assert "Workers" in cluster._scaling_status()
+    assert cluster._widget() is not None
+    logs = cluster.get_logs()
+    assert {"Cluster", "Scheduler"} < logs.keys()
+    assert "scheduler" in logs["Cluster"]
+
+
+def test_no_key_in_what_it_shows(cluster):
+    """Neither repr nor logs nor events have key material."""
+    shown = repr(cluster) + repr(cluster.config) + cluster._repr_html_() + str(cluster.get_logs())
+    shown += "".join(map(repr, cluster.events))
+    assert "PRIVATE" not in shown
+
+
+def test_pickling_says_what_to_do(cluster):
+    """A cluster cannot be pickled, and the error says what to send instead."""
+    with pytest.raises(TypeError, match="from_name"):
+        pickle.dumps(cluster)
+
+
+def test_process_wide_config_is_left_alone(options):
+    """Making a cluster changes nothing in Dask's config."""
+    before = dask.config.serialize(dask.config.config)
+    with ProcessCluster(**options):
+        assert before == dask.config.serialize(dask.config.config)
+    assert before == dask.config.serialize(dask.config.config)
+
+
+def test_misspelt_option(options):
+    """A misspelt keyword is an error before anything starts, with the right one."""
+    with pytest.raises(ConfigError, match="did you mean 'n_workers'"):
+        ProcessCluster(n_worker=1, **options)
+
+
+def test_scheduler_that_dies_while_starting(options, tmp_path):
+    """A scheduler that ends before it answers is a BootError with its last log lines."""
+    with pytest.raises(BootError, match="ended before Dask answered") as caught:
+        ProcessCluster(scheduler_options={"no_such_option": 1}, **options)
+    assert "no_such_option" in caught.value.logs
+    assert [] == left(tmp_path)
+
+
+def test_workers_that_cannot_boot_end_the_wait(options, tmp_path):
+    """Workers that always die end `wait_for_workers` with a BootError, not with a time-out."""
+    with ProcessCluster(worker_options={"no_such_option": 1}, n_workers=1, **options) as cluster:
+        with pytest.raises(BootError, match="in a row"):
+            cluster.wait_for_workers(1, timeout=120)
+    assert [] == left(tmp_path)
+
+
+def test_made_from_dask_config(options):
+    """JupyterLab's Dask extension makes a cluster from `labextension.factory`."""
+    factory = {
+        "labextension": {
+            "factory": {"module": "cloudprovider", "class": "ProcessCluster", "args": [], "kwargs": options}
+        }
+    }
+    with dask.config.set(factory):
+        import importlib
+
+        chosen = dask.config.get("labextension.factory")
+        made = getattr(importlib.import_module(chosen["module"]), chosen["class"])
+        with made(*chosen["args"], **chosen["kwargs"]) as cluster:
+            assert "running" == cluster.status.name
+
+
+def run(script: str, **options) -> subprocess.Popen:
+    code = textwrap.dedent(script)
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
+    )
+
+
+def test_script_that_ends_without_close(tmp_path):
+    """A script that forgets `close()` leaves nothing."""
+    script = f"""
+        from cloudprovider import ProcessCluster
+        cluster = ProcessCluster(n_workers=1, directory={str(tmp_path)!r}, progress=False)
+        cluster.wait_for_workers(1)
+        print("ready", flush=True)
+    """
+    process = run(script)
+    output, _ = process.communicate(timeout=90)
+    assert 0 == process.returncode, output
+    assert "ready" in output
+    assert [] == left(tmp_path)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.4, 1.5])
+def test_interrupt_while_starting(tmp_path, delay):
+    """Ctrl-C during the start leaves nothing, whenever it comes."""
+    script = f"""
+        from cloudprovider import ProcessCluster
+        print("starting", flush=True)
+        ProcessCluster(n_workers=2, directory={str(tmp_path)!r}, progress=False)
+        import time; time.sleep(60)
+    """
+    process = run(script)
+    process.stdout.readline()
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=90)
+    assert "KeyboardInterrupt" in output
+    assert [] == left(tmp_path)
+
+
+def test_killed_client_leaves_nothing_after_the_lease(tmp_path):
+    """After `kill -9` of the client, machines end themselves when their leases pass."""
+    script = f"""
+        from cloudprovider import ProcessCluster
+        cluster = ProcessCluster(n_workers=1, directory={str(tmp_path)!r}, progress=False,
+                                 client_timeout="3s", scheduler_timeout="3s")
+        cluster.wait_for_workers(1)
+        print("ready", flush=True)
+        import time; time.sleep(600)
+    """
+    process = run(script)
+    assert "ready" in process.stdout.readline()
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=10)
+    config = LocalConfig.of(directory=str(tmp_path))
+    provider = LocalProvider(config, config.identity())
+    until(lambda: not provider.list(), 90, "no machine lives after the lease")
