@@ -1,0 +1,78 @@
+"""`python -m cloudruntime`: the first process of a machine's container."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from cloudruntime import identity, secrets, versions
+from cloudruntime.boot import Boot
+from cloudruntime.exits import Ended, Exit
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+#: Where the scheduler listens, on the machine's address; 0 means any.
+PORT = "DASK_CLOUD_PORT"
+FRONT_PORT = "DASK_CLOUD_FRONT_PORT"
+
+
+def main(environ: MutableMapping[str, str] = os.environ) -> int:
+    """Run the machine until it ends; the exit code says why, and so does the last line of the log."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="dask-cloud-", ignore_cleanup_errors=True) as folder:
+            ended = _run(environ, folder)
+    except Ended as early:
+        ended = early
+    sys.stdout.flush()
+    sys.stderr.write(f"dask-cloud-runtime: ended: {ended}\n")
+    sys.stderr.flush()
+    return int(ended.exit)
+
+
+def _run(environ: MutableMapping[str, str], folder: str) -> Ended:
+    boot = _or_end(Exit.boot, Boot.of_environment, environ)
+    _check_image(boot)
+    keys = None
+    if boot.secret:
+        keys = secrets.keep(_or_end(Exit.secret, secrets.fetch, boot.secret, environ), folder)
+    who = _or_end(Exit.identity, identity.learn, environ)
+
+    from cloudruntime.child import Site
+    from cloudruntime.supervisor import supervise
+
+    site = Site(boot=boot, identity=who, keys=keys, port=int(environ.get(PORT) or 8786), front_port=0)
+    return supervise(site)
+
+
+def _check_image(boot: Boot) -> None:
+    """End a boot that cannot work, and name both sides."""
+    here = versions.installed(boot.versions)
+    wrong, warnings = versions.compare(boot.versions, here)
+    for warning in warnings:
+        sys.stderr.write(f"dask-cloud-runtime: warning: {warning}\n")
+    if find_spec("distributed") is None:
+        raise Ended(
+            Exit.image,
+            f"{boot.image or 'it'} has no package 'distributed' for {sys.executable} (Python {here['python']}). "
+            "Use an image that has it, such as Dask's own ghcr.io/dask/dask",
+        )
+    if wrong:
+        raise Ended(
+            Exit.versions, f"{wrong}. Use an image with the client's versions, or the other way round"
+        )
+
+
+def _or_end(exit: Exit, function: Any, *arguments: Any) -> Any:
+    """What `function` returns; what it cannot do ends the machine."""
+    try:
+        return function(*arguments)
+    except (ValueError, TypeError, OSError) as error:
+        raise Ended(exit, str(error)) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

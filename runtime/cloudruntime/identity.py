@@ -1,0 +1,77 @@
+"""Who this machine is: its cloud's id of it, and the address it binds."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Identity", "learn"]
+
+#: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-metadata-endpoint-v4-fargate.html
+ECS = "ECS_CONTAINER_METADATA_URI_V4"
+#: Without a metadata service: the machine's id, and the address it binds.
+MACHINE = "DASK_CLOUD_MACHINE"
+ADDRESS = "DASK_CLOUD_ADDRESS"
+
+TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a machine is.
+
+    Parameters
+    ----------
+    id
+        The cloud's own name for it; its Dask workers are named `<id>` or `<id>-<k>`.
+    address
+        The private address that its scheduler or workers bind and advertise.
+    """
+
+    id: str
+    address: str
+
+
+def learn(environ: Mapping[str, str]) -> Identity:
+    """Ask the metadata service that the environment points to; without one, believe the environment.
+
+    Raises
+    ------
+    ValueError
+        When neither says who this is.
+    """
+    if environ.get(ECS):
+        return of_ecs(_get(environ[ECS] + "/task"))
+    if environ.get(MACHINE):
+        return Identity(id=environ[MACHINE], address=environ.get(ADDRESS) or "127.0.0.1")
+    raise ValueError(f"neither {ECS} nor {MACHINE} is set")
+
+
+def of_ecs(task: Mapping[str, Any]) -> Identity:
+    """Read the answer of ECS task metadata v4, `/task`."""
+    addresses = [
+        address
+        for container in task.get("Containers", ())
+        for network in container.get("Networks", ())
+        for address in network.get("IPv4Addresses", ()) or network.get("IPv6Addresses", ())
+    ]
+    if not task.get("TaskARN") or not addresses:
+        raise ValueError(f"the ECS metadata service names no task with an address: {json.dumps(task)[:300]}")
+    return Identity(id=task["TaskARN"].rpartition("/")[2], address=addresses[0])
+
+
+def _get(url: str) -> Any:
+    """GET a JSON document from the metadata service, past any proxy."""
+    if not url.startswith("http://"):
+        raise ValueError(f"a metadata service speaks http, not {url!r}")
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(url, timeout=TIMEOUT_S) as answer:
+            return json.load(answer)
+    except OSError as error:
+        raise ValueError(f"the metadata service at {url} does not answer: {error}") from error

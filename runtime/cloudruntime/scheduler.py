@@ -1,0 +1,236 @@
+"""The Dask process of a scheduler's machine: distributed's own Scheduler, with leases.
+
+Operations that it adds to the Scheduler's, for managers and machines (`await scheduler_comm.<op>()`):
+
+`cloud_renew()`
+    A manager is there: renews the lease as a connected client does. Returns `cloud_status()`.
+`cloud_status()`
+    Leases, clients, work, ended workers and versions, as JSON.
+`cloud_end(reason=...)`
+    End the cluster: workers first, then the scheduler. Returns at once.
+`cloud_forget(name=...)`
+    The cloud says that this machine is gone: its tasks are computed again without waiting for a time-out.
+`cloud_hear(machine=...)`
+    A worker's machine asks for a sign of life, and which workers of its own are known.
+`cloud_leave(machine=..., reason=...)`
+    A worker's machine says why it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from distributed import Scheduler
+from distributed.diagnostics.plugin import SchedulerPlugin
+
+from cloudruntime import versions
+from cloudruntime.channel import Channel
+from cloudruntime.exits import Exit
+from cloudruntime.tls import security
+from cloudruntime.watchdog import Facts
+
+if TYPE_CHECKING:
+    import socket
+
+    from cloudruntime.child import Site
+
+__all__ = ["serve"]
+
+REPORT_S = 1.0
+#: How long workers get to close by themselves, and then by their nannies.
+CLOSE_S, KILL_S = 2.0, 8.0
+
+
+class Leases(SchedulerPlugin):  # type: ignore[misc]
+    """Answers for the cluster's lease, and ends its workers before the scheduler."""
+
+    name = "dask-cloud-leases"
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.reason = Exit.asked.name
+        self.renewed: float | None = None
+        self.left: deque[dict[str, Any]] = deque(maxlen=1000)
+        self.started = time.time()
+
+    async def start(self, scheduler: Scheduler) -> None:
+        """Add the cloud's operations to the scheduler's."""
+        self.scheduler = scheduler
+        scheduler.services["front"] = _Elsewhere(self.site.front_port)
+        scheduler.handlers.update(
+            cloud_end=self.cloud_end,
+            cloud_forget=self.cloud_forget,
+            cloud_hear=self.cloud_hear,
+            cloud_leave=self.cloud_leave,
+            cloud_renew=self.cloud_renew,
+            cloud_status=self.cloud_status,
+        )
+
+    async def before_close(self) -> None:
+        """End the workers while the scheduler still answers; nannies end what does not end itself."""
+        scheduler = self.scheduler
+        for address in list(scheduler.workers):
+            scheduler.worker_send(address, {"op": "close", "reason": f"cloud-end {self.reason}"})
+        await self._no_workers(CLOSE_S)
+        if scheduler.workers:
+            told = scheduler.broadcast(
+                msg={"op": "cloud_end", "reason": self.reason}, nanny=True, on_error="ignore"
+            )
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(told, KILL_S / 2)
+            await self._no_workers(KILL_S)
+
+    async def cloud_end(self, reason: str = Exit.asked.name) -> str:
+        """End the cluster."""
+        self.reason = reason
+        asyncio.get_running_loop().call_later(0.05, self._end)  # after the answer has left
+        return "OK"
+
+    async def cloud_forget(self, name: str) -> list[str]:
+        """Remove the workers of a machine that is gone; return their addresses."""
+        gone = [ws.address for ws in self._workers(name)]
+        for address in gone:
+            await self.scheduler.remove_worker(
+                address, stimulus_id=f"cloud-forget-{time.time()}", expected=True, close=False
+            )
+        return gone
+
+    async def cloud_hear(self, machine: str) -> dict[str, Any]:
+        """What this scheduler knows of a worker's machine."""
+        return {"workers": {str(ws.name): ws.services.get("dashboard") for ws in self._workers(machine)}}
+
+    async def cloud_leave(self, machine: str, reason: str) -> str:
+        """Note why a worker's machine ends."""
+        self.left.append({"machine": machine, "reason": reason, "time": time.time()})
+        return "OK"
+
+    async def cloud_renew(self) -> dict[str, Any]:
+        """Renew the lease as a connected client does."""
+        self.renewed = time.monotonic()
+        return await self.cloud_status()
+
+    async def cloud_status(self) -> dict[str, Any]:
+        """What a manager, or a person, wants to know of the lease."""
+        return {
+            "cluster": self.site.boot.cluster,
+            "machine": self.site.identity.id,
+            "started": self.started,
+            "leases": dataclasses.asdict(self.site.boot.leases),
+            **dataclasses.asdict(self.facts()),
+            "clients": self.clients(),
+            "left": list(self.left),
+            "versions": versions.installed(self.site.boot.versions),
+        }
+
+    def clients(self) -> list[str]:
+        """Connected clients that are people's: not workers', not the scheduler's own bookkeeping."""
+        return [client for client in self.scheduler.client_comms if not client.startswith("Client-worker-")]
+
+    def facts(self) -> Facts:
+        """What the supervisor decides by."""
+        scheduler = self.scheduler
+        idle_since = scheduler.check_idle()
+        return Facts(
+            clients=len(self.clients()),
+            working=bool(
+                scheduler.queued
+                or scheduler.unrunnable
+                or any(ws.processing for ws in scheduler.workers.values())
+            ),
+            idle_s=max(0.0, time.time() - idle_since) if idle_since else 0.0,
+            renewed_s=None if self.renewed is None else time.monotonic() - self.renewed,
+        )
+
+    def pages(self) -> list[int]:
+        """Ports of the pages of workers that share this machine's address."""
+        here = self.site.identity.address
+        return [
+            ws.services["dashboard"]
+            for ws in self.scheduler.workers.values()
+            if ws.host == here and "dashboard" in ws.services
+        ]
+
+    def _workers(self, machine: str) -> list[Any]:
+        """The workers of a machine: named `<id>` or `<id>-<k>`."""
+        found = []
+        for ws in self.scheduler.workers.values():
+            base, _, number = str(ws.name).rpartition("-")
+            if str(ws.name) == machine or (base == machine and number.isdecimal()):
+                found.append(ws)
+        return found
+
+    def _end(self) -> None:
+        self.ending = asyncio.ensure_future(self.scheduler.close(reason=f"cloud-end {self.reason}"))
+
+    async def _no_workers(self, within_s: float) -> None:
+        deadline = time.monotonic() + within_s
+        while self.scheduler.workers and time.monotonic() < deadline:  # noqa: ASYNC110  (no event to wait for)
+            await asyncio.sleep(0.05)
+
+
+class _Elsewhere:
+    """A service of this machine that another process runs."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def stop(self) -> None:
+        """Nothing: the supervisor stops it."""
+
+
+async def serve(site: Site, sock: socket.socket) -> None:
+    """Run the scheduler until it is told to end, and tell the supervisor how it goes."""
+    channel = await Channel.over(sock)
+    leases = Leases(site)
+    try:
+        scheduler = await _started(site, leases)
+    except Exception as error:  # noqa: BLE001  (whatever it is, the last log line says it)
+        channel.say(ended=Exit.failed.name, detail=f"the scheduler did not start: {_cause(error)}")
+        await channel.close()
+        return
+    channel.say(started=scheduler.address, dashboard=scheduler.services["dashboard"].port)
+    tasks = [asyncio.ensure_future(_report(leases, channel)), asyncio.ensure_future(_obey(leases, channel))]
+    await scheduler.finished()
+    for task in tasks:
+        task.cancel()
+    channel.say(ended=leases.reason)
+    await channel.close()
+
+
+async def _started(site: Site, leases: Leases) -> Scheduler:
+    options = {
+        "host": site.identity.address,
+        "port": site.port,
+        "protocol": site.protocol,
+        "security": security(site.keys),
+        "dashboard": True,
+        "dashboard_address": "127.0.0.1:0",
+        "plugins": [leases],
+        **site.boot.options,
+    }
+    return await Scheduler(**options)
+
+
+async def _report(leases: Leases, channel: Channel) -> None:
+    """Say every second what the supervisor decides by."""
+    while True:
+        channel.say(facts=dataclasses.asdict(leases.facts()), pages=leases.pages())
+        await asyncio.sleep(REPORT_S)
+
+
+async def _obey(leases: Leases, channel: Channel) -> None:
+    """Do what the supervisor says; without a supervisor there is no machine."""
+    order = await channel.hear()
+    leases.reason = order["end"] if order else Exit.failed.name
+    await leases.scheduler.close(reason=f"cloud-end {leases.reason}")
+
+
+def _cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,152 @@
+"""The first process of a machine: it outlives Dask, so that it can say why Dask ended.
+
+It imports neither Dask nor user code: nothing that holds the interpreter lock holds this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from cloudruntime import child
+from cloudruntime.channel import Channel
+from cloudruntime.exits import Ended, Exit
+from cloudruntime.watchdog import Facts, SchedulerLife, WorkerLife
+
+if TYPE_CHECKING:
+    from cloudruntime.child import Child, Site
+
+__all__ = ["Supervisor", "say"]
+
+TICK_S = 0.25
+#: How long Dask may take to end before it is killed.
+END_S = 30.0
+#: What the cloud gives a machine between SIGTERM and SIGKILL, in seconds, and what of it is not for the drain.
+STOP = "DASK_CLOUD_STOP_S"
+STOP_S, MARGIN_S = 120.0, 20.0
+
+
+def say(message: str) -> None:
+    """A line in the machine's log."""
+    sys.stderr.write(f"dask-cloud-runtime: {message}\n")
+    sys.stderr.flush()
+
+
+class Supervisor:
+    """Watches one Dask process.
+
+    Parameters
+    ----------
+    site
+        What the machine is.
+    dask
+        Its Dask process, just started.
+    """
+
+    def __init__(self, site: Site, dask: Child) -> None:
+        now = time.monotonic()
+        leases = site.boot.leases
+        self.site = site
+        self.dask = dask
+        self.life: SchedulerLife | WorkerLife = (
+            SchedulerLife.begun(leases, now)
+            if site.boot.role == "scheduler"
+            else WorkerLife(leases=leases, answered=now)
+        )
+        self.pages: dict[str, int] = {}
+        self.ended: Ended | None = None
+        self._cause: Ended | None = None
+        self._deadline = float("inf")
+        self._wake = asyncio.Event()
+
+    async def watch(self) -> Ended:
+        """Wait for the end of Dask, or bring it about; return why."""
+        self.channel = await Channel.over(self.dask.sock)
+        self._listen_to_the_cloud()
+        hearing = asyncio.ensure_future(self._hear())
+        while (code := self.dask.poll()) is None:
+            self._tick(time.monotonic(), time.time())
+            self._wake.clear()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), TICK_S)
+        await asyncio.wait({hearing}, timeout=1)
+        hearing.cancel()
+        return self._verdict(code)
+
+    def _listen_to_the_cloud(self) -> None:
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            with contextlib.suppress(NotImplementedError):  # Windows has no such thing
+                loop.add_signal_handler(signum, self._interrupted, signum)
+        if hasattr(signal, "SIGCHLD"):
+            loop.add_signal_handler(signal.SIGCHLD, self._wake.set)
+
+    def _interrupted(self, signum: int) -> None:
+        """The cloud, or a person, wants this machine to stop."""
+        if self._cause is not None or self.ended is not None:
+            return
+        stop_s = float(os.environ.get(STOP) or STOP_S)
+        drain_s = max(0.0, stop_s - MARGIN_S) if stop_s > 2 * MARGIN_S else stop_s / 2
+        cause = Ended(Exit.interrupted, signal.Signals(signum).name)
+        say(f"{cause.detail}: {'draining' if self.site.boot.role == 'worker' else 'ending the cluster'}")
+        if self.site.boot.role == "worker":
+            self._order(cause, stop_s, drain=drain_s)
+        else:
+            self._order(cause, min(stop_s, END_S))
+
+    def _order(self, cause: Ended, within_s: float, **how: Any) -> None:
+        """Have Dask end itself; after the deadline it is killed."""
+        self._cause = cause
+        self._deadline = time.monotonic() + within_s
+        self.channel.say(end=cause.exit.name, **how)
+
+    def _tick(self, now: float, epoch: float) -> None:
+        if now >= self._deadline:
+            say("Dask does not end by itself: killing it")
+            self.dask.kill()
+        elif self._cause is None and (due := self.life.due(now, epoch)) is not None:
+            self._order(Ended(due), END_S)
+
+    async def _hear(self) -> None:
+        """Take in what the Dask process says."""
+        while (message := await self.channel.hear()) is not None:
+            now = time.monotonic()
+            if "facts" in message and isinstance(self.life, SchedulerLife):
+                self.life = self.life.heard(Facts(**message["facts"]), now)
+            if "answered" in message and isinstance(self.life, WorkerLife):
+                self.life = self.life.heard(now)
+            if "started" in message:
+                say(f"{self.site.boot.role} {self.site.identity.id} at {message['started']}")
+            if "ended" in message:
+                self.ended = Ended(Exit[message["ended"]], message.get("detail", ""))
+        self._wake.set()
+
+    def _verdict(self, code: int) -> Ended:
+        """Why Dask ended: as we told it to, as it says itself, or as its exit code tells."""
+        if self._cause is not None:
+            said = self.ended.detail if self.ended else ""
+            return Ended(self._cause.exit, ", ".join(filter(None, [self._cause.detail, said])))
+        if self.ended is not None:
+            return self.ended
+        if code < 0:
+            hint = ": out of memory?" if -code == getattr(signal, "SIGKILL", 9) else ""
+            return Ended(Exit.failed, f"the Dask process was killed by signal {-code}{hint}")
+        return Ended(Exit.failed, f"the Dask process ended with code {code}; its error is above")
+
+
+def supervise(site: Site) -> Ended:
+    """Run this machine until it ends; return why."""
+    dask = child.start(site)  # before there is an event loop that a fork would inherit
+
+    async def watch() -> Ended:
+        return await Supervisor(site, dask).watch()
+
+    try:
+        return asyncio.run(watch())
+    finally:
+        dask.kill()

@@ -1,0 +1,245 @@
+"""The Dask process of a worker's machine: distributed's own Nannies, that wait for their scheduler.
+
+Nannies run no user code, so this process always has time for the lease and for the drain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import dask.system
+from distributed import Nanny
+from distributed.comm import connect
+from distributed.core import rpc
+
+from cloudruntime.channel import Channel
+from cloudruntime.exits import Exit
+from cloudruntime.tls import security
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable, Sequence
+
+    from cloudruntime.child import Site
+
+__all__ = ["serve"]
+
+logger = logging.getLogger("distributed.nanny")
+
+#: How the scheduler says why it closes a worker.
+CLOUD_END = "cloud-end "
+#: Why a worker closes when the connection to its scheduler broke: it may try again.
+BROKEN = "worker-handle-scheduler-connection-broken"
+#: How long one look for the scheduler takes, and how long the pauses between looks become.
+LOOK_S, PAUSE_S = 2.0, 1.0
+#: How often the scheduler is asked for a sign of life, at most.
+BEAT_S = 15.0
+#: How long a nanny gives its worker to close before it kills it.
+CLOSE_S = 5.0
+#: A worker that cannot start although the scheduler answers is tried this often.
+STARTS = 3
+
+
+class MachineNanny(Nanny):  # type: ignore[misc]
+    """A Nanny that remembers why it ends, and that the scheduler can end past a busy worker."""
+
+    def __init__(self, *args: Any, machine: Machine, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.why = ""
+        self.machine = machine
+        self.handlers["cloud_end"] = self.cloud_end
+
+    def close_gracefully(self, reason: str = "nanny-close-gracefully") -> None:
+        """The worker closes, and says why."""
+        self.why = reason
+        super().close_gracefully(reason=reason)
+        if reason.startswith(CLOUD_END):
+            self.machine.end(reason.removeprefix(CLOUD_END))
+
+    async def cloud_end(self, reason: str) -> str:
+        """The scheduler ends the cluster."""
+        self.why = CLOUD_END + reason
+        self.machine.end(reason)
+        return "OK"
+
+
+class Machine:
+    """The workers of one machine.
+
+    Parameters
+    ----------
+    site
+        What the supervisor knows.
+    channel
+        The line to the supervisor.
+    """
+
+    def __init__(self, site: Site, channel: Channel) -> None:
+        self.site = site
+        self.channel = channel
+        self.security = security(site.keys)
+        self.nannies: dict[str, MachineNanny] = {}
+        self.reason = ""
+        self.detail = ""
+        self._ended = asyncio.Event()
+        self._drained = False
+        self._args = self.security.get_connection_args("worker")
+        self._scheduler = rpc(site.boot.scheduler, connection_args=self._args)
+
+    @property
+    def names(self) -> list[str]:
+        """What the workers of this machine are called."""
+        id, count = self.site.identity.id, self.site.boot.processes
+        return [id] if count == 1 else [f"{id}-{k}" for k in range(count)]
+
+    def end(self, reason: str, detail: str = "") -> None:
+        """Stop all that runs here; the first reason counts."""
+        if not self._ended.is_set():
+            self.reason, self.detail = reason, detail
+            self._ended.set()
+
+    async def run(self) -> None:
+        """Keep the workers up until something ends this machine, then say what."""
+        keepers = [asyncio.ensure_future(self._keep(name)) for name in self.names]
+        others = [asyncio.ensure_future(task) for task in (self._beat(), self._obey())]
+        all_done = asyncio.ensure_future(asyncio.wait(keepers))
+        ended = asyncio.ensure_future(self._ended.wait())
+        await asyncio.wait({all_done, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if all_done.done():
+            self._judge(keepers)
+        for task in (*keepers, *others, all_done, ended):
+            task.cancel()
+        await asyncio.gather(
+            *(nanny.close(timeout=CLOSE_S, reason=self.reason) for nanny in self.nannies.values()),
+            return_exceptions=True,
+        )
+        if not any(nanny.why.startswith(CLOUD_END) for nanny in self.nannies.values()):
+            leaving = self._scheduler.cloud_leave(machine=self.site.identity.id, reason=self.reason)
+            await self._ask(leaving, LOOK_S)
+        await self._scheduler.close_rpc()
+        self.channel.say(ended=self.reason, detail=self.detail)
+        await self.channel.close()
+
+    def _judge(self, keepers: Sequence[asyncio.Future[str]]) -> None:
+        """What the ends of all workers mean for the machine."""
+        errors = [keeper.exception() for keeper in keepers if keeper.exception()]
+        if errors:
+            self.end(Exit.failed.name, f"a worker did not start: {_cause(errors[0])}")
+            return
+        self.end(Exit.asked.name, keepers[0].result())
+
+    async def _keep(self, name: str) -> str:
+        """Run one worker, again and again while only its connection breaks; return why it ended."""
+        failures = 0
+        while True:
+            await self._reach()
+            nanny = self.nannies[name] = MachineNanny(
+                self.site.boot.scheduler, machine=self, **self._options(name)
+            )
+            try:
+                await nanny
+            except Exception:
+                failures += 1
+                await nanny.close(timeout=CLOSE_S, reason="cloud-start-failed")
+                if failures == STARTS:
+                    raise
+                logger.warning("Worker %s did not start, trying again", name, exc_info=True)
+                await asyncio.sleep(PAUSE_S)
+                continue
+            failures = 0
+            self.channel.say(started=nanny.worker_address)
+            await nanny.finished()
+            if nanny.why != BROKEN:
+                return nanny.why
+            logger.info("Worker %s lost its scheduler, looking for it again", name)
+            with contextlib.suppress(OSError, asyncio.TimeoutError):
+                await asyncio.wait_for(self._scheduler.cloud_forget(name=name), LOOK_S)
+
+    def _options(self, name: str) -> dict[str, Any]:
+        boot = self.site.boot
+        share = max(1, dask.system.CPU_COUNT // boot.processes)
+        return {
+            "name": name,
+            "nthreads": boot.nthreads or share,
+            "memory_limit": boot.memory_limit or "auto",
+            "host": self.site.identity.address,
+            "protocol": self.site.protocol,
+            "security": self.security,
+            "dashboard": True,
+            "dashboard_address": "127.0.0.1:0",
+            **boot.options,
+        }
+
+    async def _reach(self) -> None:
+        """Return once the scheduler answers; only the lease ends the wait."""
+        pause_s = 0.05
+        while not await self._answers():
+            await asyncio.sleep(pause_s)
+            pause_s = min(PAUSE_S, 2 * pause_s)
+        self.channel.say(answered=True)
+
+    async def _answers(self) -> bool:
+        try:
+            comm = await connect(self.site.boot.scheduler, timeout=LOOK_S, **self._args)
+        except (OSError, asyncio.TimeoutError):
+            return False
+        comm.abort()
+        return True
+
+    async def _beat(self) -> None:
+        """Pass on the scheduler's signs of life, and where this machine's pages are."""
+        beat_s = max(0.2, min(BEAT_S, self.site.boot.leases.scheduler_lost / 4))
+        while True:
+            known = await self._ask(
+                self._scheduler.cloud_hear(machine=self.site.identity.id),
+                self.site.boot.leases.scheduler_lost,
+            )
+            if known is not None:
+                pages = [port for port in known.get("workers", {}).values() if port]
+                self.channel.say(answered=True, pages=pages)
+            await asyncio.sleep(beat_s if known and known.get("workers") else min(1.0, beat_s))
+
+    async def _obey(self) -> None:
+        """Do what the supervisor says; without a supervisor there is no machine."""
+        while (order := await self.channel.hear()) is not None:
+            if "drain" in order:
+                await self._drain(order["drain"])
+            self.end(order["end"], self.detail)
+        self.end(Exit.failed.name, "the supervisor is gone")
+
+    async def _drain(self, within_s: float) -> None:
+        """Move what only these workers hold to others, as long as there is time and a scheduler."""
+        deadline = time.monotonic() + within_s
+        while (left_s := deadline - time.monotonic()) > 0:
+            known = await self._ask(self._scheduler.cloud_hear(machine=self.site.identity.id), LOOK_S)
+            if known is None:
+                self.detail = "not drained: the scheduler does not answer"
+                return
+            if not known.get("workers"):
+                self.detail = "drained"
+                return
+            await self._ask(self._scheduler.retire_workers(names=list(known["workers"])), left_s)
+            await asyncio.sleep(min(0.2, left_s))
+        self.detail = "not drained: nowhere to go for what only this machine holds"
+
+    async def _ask(self, question: Awaitable[Any], within_s: float) -> dict[str, Any] | None:
+        """An answer of the scheduler's; None when there is none in time."""
+        try:
+            return await asyncio.wait_for(question, within_s) or {}
+        except (OSError, asyncio.TimeoutError):
+            return None
+
+
+async def serve(site: Site, sock: socket.socket) -> None:
+    """Run this machine's workers until something ends them, and tell the supervisor how it goes."""
+    await Machine(site, await Channel.over(sock)).run()
+
+
+def _cause(error: BaseException | None) -> str:
+    while error is not None and error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}"
