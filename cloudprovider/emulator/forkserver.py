@@ -132,7 +132,8 @@ class Preloaded(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         sys.meta_path.remove(self)
         if not self._refreshed():
             return None
-        sys.modules.update(self._modules)
+        # All but the one asked for: if that were there, the import system would load it again.
+        sys.modules.update((name, module) for name, module in self._modules.items() if name != fullname)
         return importlib.machinery.ModuleSpec(fullname, self)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
