@@ -298,8 +298,8 @@ def cells(line: Line) -> tuple[str, ...]:
 def remarks(bill: Bill) -> list[str]:
     """What stands under the total."""
     said = list(bill.notes)
-    if bill.parts:
-        shares = sorted(bill.parts.items(), key=lambda part: -part[1])
+    shares = sorted(bill.parts.items(), key=lambda part: -part[1])
+    if len(shares) > 1:
         said.insert(0, "For " + ", ".join(f"{name} {dollars(amount)}" for name, amount in shares) + ".")
     if bill.left_out:
         said.append(f"Not in it: {', '.join(bill.left_out)}.")

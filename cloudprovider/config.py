@@ -10,6 +10,7 @@ import difflib
 import getpass
 import importlib.metadata
 import ipaddress
+import math
 import os
 import re
 import secrets
@@ -72,7 +73,7 @@ def seconds(value: str | float, option: str) -> float:
 
     try:
         parsed = float(parse_timedelta(value, default="seconds"))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise ConfigError(f"{option}={value!r} is no length of time; write '20 minutes' or 1200.") from error
     if parsed < 0:
         raise ConfigError(f"{option}={value!r} is before now.")
@@ -83,12 +84,20 @@ def gibibytes(value: str | float, option: str) -> float:
     """An amount of memory in GiB; a bare number is GiB."""
     from dask.utils import parse_bytes
 
-    if isinstance(value, (int, float)):
-        return float(value)
     try:
-        return float(parse_bytes(value)) / 2**30
-    except ValueError as error:
-        raise ConfigError(f"{option}={value!r} is no amount of memory; write '8 GiB'.") from error
+        amount = float(value)
+    except (TypeError, ValueError):
+        try:
+            amount = float(parse_bytes(value)) / 2**30
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ConfigError(f"{option}={value!r} is no amount of memory; write '8 GiB'.") from error
+    if not 0 < amount < math.inf:
+        raise ConfigError(f"{option}={value!r} is no amount of memory; write '8 GiB'.")
+    return amount
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +204,12 @@ class Config:
     def _configured(cls, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
         """What Dask config says: `cloud.<section>` before `cloud.default`."""
         for section in ("default", cls.section):
-            for key in setting(section, {}) or {}:
+            written = setting(section) or {}
+            if not isinstance(written, dict):
+                raise ConfigError(
+                    f"Dask config cloud.{section} is {written!r}; it must be a mapping of options."
+                )
+            for key in written:
                 name = str(key).replace("-", "_")
                 if name not in names and section == cls.section:
                     raise ConfigError(f"Dask config cloud.{section}: {cls._no_option(name, names)}")
@@ -215,10 +229,12 @@ class Config:
         """Refuse what cannot work, before any call. A cloud's Config extends this."""
         if self.name is not None:
             ledger.checked_name(self.name)
-        if not isinstance(self.n_workers, int) or self.n_workers < 0:
+        if not _whole(self.n_workers) or self.n_workers < 0:
             raise ConfigError(f"n_workers={self.n_workers!r} must be a whole number, 0 or more.")
-        if self.worker_processes < 1:
-            raise ConfigError(f"worker_processes={self.worker_processes!r} must be 1 or more.")
+        if not _whole(self.worker_processes) or self.worker_processes < 1:
+            raise ConfigError(
+                f"worker_processes={self.worker_processes!r} must be a whole number, 1 or more."
+            )
         if self.security is False or self.security is None:
             raise ConfigError("security=False is not to be had: every connection is mutual TLS.")
         if not self.public and not self.tunnel and self.allow_from is None:

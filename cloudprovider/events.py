@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 __all__ = ["Event", "Events", "Phase"]
 
@@ -71,7 +71,7 @@ class Events:
         self._listeners: list[Callable[[Event], None]] = []
         self._lock = threading.Lock()
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Event]:
         with self._lock:
             return iter(list(self._log))
 
@@ -91,14 +91,17 @@ class Events:
         return stop
 
     def emit(self, phase: Phase, message: str, *, machine: str | None = None, **facts: Any) -> Event:
-        """Record that something happened now."""
+        """Record that something happened now. A listener that fails is logged, and stops nobody."""
         event = Event(phase=phase, message=message, machine=machine, facts=facts)
         with self._lock:
             self._log.append(event)
             listeners = list(self._listeners)
         logger.debug("%s: %s", event.phase, message)
         for listener in listeners:
-            listener(event)
+            try:
+                listener(event)
+            except Exception:  # whoever watches must not stop what is watched
+                logger.exception("A listener failed on %s", event.phase)
         return event
 
     def of(self, *phases: Phase) -> list[Event]:

@@ -28,10 +28,10 @@ NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
 
 def checked_name(name: str) -> str:
     """`name`, when every cloud can use it as part of a resource's name."""
-    if not NAME.fullmatch(name):
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ConfigError(
             f"name={name!r} cannot name a cluster: use 1 to 40 of a-z, 0-9 and '-', "
-            f"starting with a letter; {slug(name)!r} would do."
+            f"starting with a letter; {slug(str(name))!r} would do."
         )
     return name
 
