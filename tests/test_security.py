@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import json
+import ssl
 import time
 
 import pytest
@@ -113,6 +114,31 @@ def test_repr_shows_no_key(secrets):
 def test_secrets_fit_the_stores(secrets):
     """Each secret fits a standard parameter of SSM, which holds 4,096 characters."""
     assert 4096 > max(len(secrets.machine), len(secrets.client))
+
+
+def test_strict_verifiers_accept_the_keys(secrets, tmp_path):
+    """Python's own strict rules (its default since 3.13) hold for both sides of a handshake."""
+    contexts = []
+    for bundle, side in (
+        (secrets.machine, ssl.Purpose.CLIENT_AUTH),
+        (secrets.client, ssl.Purpose.SERVER_AUTH),
+    ):
+        parts = json.loads(bundle)
+        (tmp_path / "pem").write_text(parts["cert"] + parts["key"])
+        context = ssl.create_default_context(side, cadata=parts["ca"])
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        context.load_cert_chain(tmp_path / "pem")
+        contexts.append(context)
+    here, there = ssl.MemoryBIO(), ssl.MemoryBIO()
+    machine = contexts[0].wrap_bio(here, there, server_side=True)
+    client = contexts[1].wrap_bio(there, here)
+    for side in (client, machine, client, machine):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+
+    assert machine.getpeercert()["subject"] != client.getpeercert()["subject"]
 
 
 @pytest.fixture
