@@ -39,13 +39,36 @@ def _run(environ: MutableMapping[str, str], folder: str) -> Ended:
     keys = None
     if boot.secret:
         keys = secrets.keep(_or_end(Exit.secret, secrets.fetch, boot.secret, environ), folder)
+    if boot.jupyter:
+        _check_jupyter(boot, keys)
     who = _or_end(Exit.identity, identity.learn, environ)
 
+    from cloudruntime import front
     from cloudruntime.child import Site
     from cloudruntime.supervisor import supervise
 
-    site = Site(boot=boot, identity=who, keys=keys, port=int(environ.get(PORT) or 8786), front_port=0)
-    return supervise(site)
+    door = None
+    if keys is not None:
+        door = _or_end(Exit.front, front.bind, who.address, int(environ.get(FRONT_PORT) or front.PORT))
+    site = Site(
+        boot=boot,
+        identity=who,
+        keys=keys,
+        port=int(environ.get(PORT) or 8786),
+        front_port=door.getsockname()[1] if door else 0,
+    )
+    return supervise(site, door)
+
+
+def _check_jupyter(boot: Boot, keys: secrets.Keys | None) -> None:
+    from cloudruntime import jupyter
+
+    if keys is None or not keys.token:
+        raise Ended(Exit.secret, "Jupyter never starts without a token, and the machine's secret holds none")
+    if not jupyter.available():
+        raise Ended(
+            Exit.image, f"{boot.image or 'it'} has no 'jupyter_server', and the Boot asks for Jupyter"
+        )
 
 
 def _check_image(boot: Boot) -> None:

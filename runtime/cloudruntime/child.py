@@ -25,7 +25,7 @@ from cloudruntime.secrets import Keys
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["Child", "Site", "start"]
+__all__ = ["Child", "Site", "die_with", "start"]
 
 #: `PORT:WORD` of the supervisor's end of the line, for a Dask process that is no fork.
 CHANNEL = "DASK_CLOUD_CHANNEL"
@@ -121,12 +121,12 @@ class Child:
             os.kill(self.pid, signal.SIGTERM if gently else signal.SIGKILL)
 
 
-def start(site: Site, *, fork: bool = CAN_FORK) -> Child:
-    """Start the Dask process of this machine."""
-    return _fork(site) if fork else _spawn(site)
+def start(site: Site, door: socket.socket | None = None, *, fork: bool = CAN_FORK) -> Child:
+    """Start the Dask process of this machine; the door is the supervisor's, not its."""
+    return _fork(site, door) if fork else _spawn(site)
 
 
-def _fork(site: Site) -> Child:
+def _fork(site: Site, door: socket.socket | None) -> Child:
     ours, theirs = socket.socketpair()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -138,7 +138,9 @@ def _fork(site: Site) -> Child:
     code = 1
     try:
         ours.close()
-        _die_with(supervisor)
+        if door is not None:
+            door.close()
+        die_with(supervisor)
         code = live(site, theirs)
     except BaseException:  # noqa: BLE001  (nothing of the fork may return into the supervisor's code)
         traceback.print_exc()
@@ -223,7 +225,7 @@ def _mind_signals() -> None:
         signal.signal(signum, leave)
 
 
-def _die_with(supervisor: int) -> None:
+def die_with(supervisor: int) -> None:
     """On Linux the kernel ends this process when the supervisor has gone without a word."""
     if sys.platform != "linux":
         return

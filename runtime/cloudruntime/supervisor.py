@@ -16,12 +16,16 @@ from typing import TYPE_CHECKING, Any
 from cloudruntime import child
 from cloudruntime.channel import Channel
 from cloudruntime.exits import Ended, Exit
+from cloudruntime.front import Front
+from cloudruntime.jupyter import Jupyter
 from cloudruntime.watchdog import Facts, SchedulerLife, WorkerLife
 
 if TYPE_CHECKING:
+    import socket
+
     from cloudruntime.child import Child, Site
 
-__all__ = ["Supervisor", "say"]
+__all__ = ["Supervisor", "say", "supervise"]
 
 TICK_S = 0.25
 #: How long Dask may take to end before it is killed.
@@ -46,13 +50,16 @@ class Supervisor:
         What the machine is.
     dask
         Its Dask process, just started.
+    door
+        Where its TLS front listens; None when it has none.
     """
 
-    def __init__(self, site: Site, dask: Child) -> None:
+    def __init__(self, site: Site, dask: Child, door: socket.socket | None) -> None:
         now = time.monotonic()
         leases = site.boot.leases
         self.site = site
         self.dask = dask
+        self.door = door
         self.life: SchedulerLife | WorkerLife = (
             SchedulerLife.begun(leases, now)
             if site.boot.role == "scheduler"
@@ -63,20 +70,41 @@ class Supervisor:
         self._cause: Ended | None = None
         self._deadline = float("inf")
         self._wake = asyncio.Event()
+        self._jupyter: Jupyter | None = None
+        self._side: list[asyncio.Future[None]] = []
 
     async def watch(self) -> Ended:
         """Wait for the end of Dask, or bring it about; return why."""
         self.channel = await Channel.over(self.dask.sock)
         self._listen_to_the_cloud()
+        front = await self._open_front()
         hearing = asyncio.ensure_future(self._hear())
         while (code := self.dask.poll()) is None:
             self._tick(time.monotonic(), time.time())
             self._wake.clear()
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), TICK_S)
+            _reap({self.dask.pid, self._jupyter.pid if self._jupyter else None})
         await asyncio.wait({hearing}, timeout=1)
-        hearing.cancel()
+        for task in (hearing, *self._side):
+            task.cancel()
+            await asyncio.wait({task})
+        if front is not None:
+            front.close()
         return self._verdict(code)
+
+    async def _open_front(self) -> asyncio.Server | None:
+        """Open the door to this machine's pages; there is none without keys."""
+        if self.door is None or self.site.keys is None:
+            return None
+        front = Front(
+            self.site.keys,
+            self.door,
+            here=self.site.identity.address,
+            pages=lambda: self.pages,
+            hops=self.site.boot.role == "scheduler",
+        )
+        return await front.open()
 
     def _listen_to_the_cloud(self) -> None:
         loop = asyncio.get_running_loop()
@@ -120,11 +148,29 @@ class Supervisor:
                 self.life = self.life.heard(Facts(**message["facts"]), now)
             if "answered" in message and isinstance(self.life, WorkerLife):
                 self.life = self.life.heard(now)
+            if "pages" in message:
+                self._note_pages(message["pages"])
             if "started" in message:
-                say(f"{self.site.boot.role} {self.site.identity.id} at {message['started']}")
+                self._started(message)
             if "ended" in message:
                 self.ended = Ended(Exit[message["ended"]], message.get("detail", ""))
         self._wake.set()
+
+    def _started(self, message: dict[str, Any]) -> None:
+        say(f"{self.site.boot.role} {self.site.identity.id} at {message['started']}")
+        if "dashboard" in message:
+            self.pages["dashboard"] = message["dashboard"]
+        if self.site.boot.jupyter and self.site.keys is not None and self._jupyter is None:
+            self._jupyter = Jupyter(self.site, self.site.keys, self.pages, say)
+            self._side.append(asyncio.ensure_future(self._jupyter.run(message["started"])))
+
+    def _note_pages(self, ports: list[int]) -> None:
+        """Workers' pages, by their ports; on a worker's machine the first is also the dashboard."""
+        for name in [name for name in self.pages if name.startswith("port-")]:
+            del self.pages[name]
+        self.pages.update({f"port-{port}": port for port in ports})
+        if self.site.boot.role == "worker" and ports:
+            self.pages["dashboard"] = ports[0]
 
     def _verdict(self, code: int) -> Ended:
         """Why Dask ended: as we told it to, as it says itself, or as its exit code tells."""
@@ -139,14 +185,25 @@ class Supervisor:
         return Ended(Exit.failed, f"the Dask process ended with code {code}; its error is above")
 
 
-def supervise(site: Site) -> Ended:
+def supervise(site: Site, door: socket.socket | None = None) -> Ended:
     """Run this machine until it ends; return why."""
-    dask = child.start(site)  # before there is an event loop that a fork would inherit
+    dask = child.start(site, door)  # before there is an event loop that a fork would inherit
 
     async def watch() -> Ended:
-        return await Supervisor(site, dask).watch()
+        return await Supervisor(site, dask, door).watch()
 
     try:
         return asyncio.run(watch())
     finally:
         dask.kill()
+
+
+def _reap(mine: set[int | None]) -> None:
+    """The first process of a container inherits its orphans, and must bury them."""
+    if os.getpid() != 1 or not hasattr(os, "waitid"):
+        return
+    with contextlib.suppress(ChildProcessError):
+        while dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if dead.si_pid in mine:
+                return  # who started it wants to know its exit code
+            os.waitpid(dead.si_pid, 0)
