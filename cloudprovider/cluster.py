@@ -34,6 +34,7 @@ from cloudprovider.events import Event, Events, Phase
 from cloudprovider.fleet import Fleet
 from cloudprovider.progress import shown
 from cloudprovider.provider import Machine, Provider, State, contact
+from cloudprovider.timeline import Timeline, timeline
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Generator
@@ -48,6 +49,8 @@ logger = logging.getLogger("cloudprovider")
 BUSY_S, QUIET_S = 0.5, 2.0
 #: Seconds between two renewals of the cluster's lease in the scheduler.
 RENEW_S = 20.0
+#: Seconds that a start waits for workers after the scheduler has answered.
+WELCOME_S = 5.0
 #: Seconds the scheduler may take to end every machine when asked over its own connection.
 GOODBYE_S = 10.0
 
@@ -78,7 +81,7 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "config_class" in cls.__dict__:
-            cls.__signature__ = _signature(cls.config_class)  # type: ignore[attr-defined]
+            cls.__signature__ = _signature(cls.config_class)
 
     def __init__(self, *, asynchronous: bool = False, loop: Any = None, **options: Any) -> None:
         self._setup(self.config_class.of(**options), asynchronous=asynchronous, loop=loop)
@@ -101,7 +104,6 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         self._reconciling: asyncio.Lock | None = None
         self._wake: asyncio.Event | None = None
         self._pages: Any = None
-        self._pages_starting: asyncio.Future[None] | None = None
         self._arrivals: frozenset[str] = frozenset()
         self._tunnel: Any = None
         self._client_secret = ""
@@ -172,7 +174,7 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         self._reconciling, self._wake = asyncio.Lock(), asyncio.Event()
         self._bringing = asyncio.ensure_future(self._bring_up())
         try:
-            with shown(self.events, self.config.progress):
+            with shown(self.events, self.config.progress, title=self._where):
                 await self._bringing
         except BaseException as error:
             closed_by_another = self._closing is not None
@@ -198,9 +200,18 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         self._note_arrivals()
         await self._renew()
         self._manager = asyncio.ensure_future(self._manage())
-        self._pages_starting = asyncio.ensure_future(self._serve_pages())
+        await self._serve_pages()
+        await self._welcome()
         if refusal:
             warnings.warn(f"{refusal} The cluster keeps what came.", CloudWarning, stacklevel=2)
+
+    async def _welcome(self) -> None:
+        """Give workers, which booted beside the scheduler, a moment to arrive while progress is shown."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WELCOME_S):
+                while self._the_fleet.machines.keys() - self._arrived():
+                    self._waker.clear()
+                    await self._waker.wait()
 
     async def _make(self) -> None:
         config = self.config
@@ -299,7 +310,7 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
             access.reach(
                 address,
                 self.security,
-                timeout=deadline - asyncio.get_running_loop().time(),
+                within=deadline - asyncio.get_running_loop().time(),
                 allowed=self.config.sources(),
                 running=lambda: self._scheduler.state is State.running,
             )
@@ -417,12 +428,12 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         """
         if not isinstance(n, int) or n < 0:
             raise ConfigError(f"scale({n!r}): the number of workers must be a whole number, 0 or more.")
+        if self.status in (Status.closing, Status.closed):
+            raise CloudError(f"{self._where} is {self.status.name} and cannot scale.")
         scaled: Awaitable[None] | None = self.sync(self._scale, n)
         return asyncio.ensure_future(scaled) if inspect.iscoroutine(scaled) else scaled
 
     async def _scale(self, n: int) -> None:
-        if self.status != Status.running:
-            raise CloudError(f"Cluster {self.name!r} is {self.status.name} and cannot scale.")
         fleet = self._the_fleet
         fleet.ask(self._machines_for(n))
         if (surplus := -fleet.missing) > 0:
@@ -553,6 +564,11 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
             return ""
         return f"{self._pages.url}/jupyter/lab?token={json.loads(self._client_secret)['token']}"
 
+    @property
+    def timeline(self) -> Timeline:
+        """Which second of the start went where."""
+        return timeline(self.events)
+
     def cost(self) -> Bill:
         """What the cluster has cost until now, by the provider's dated price table.
 
@@ -642,7 +658,7 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
     async def _stop_own_tasks(self) -> None:
         if self._adaptive is not None:
             self._adaptive.stop()
-        for task in (self._bringing, self._manager, self._pages_starting):
+        for task in (self._bringing, self._manager):
             if task is not None and not task.done():
                 task.cancel()
                 await asyncio.wait({task})

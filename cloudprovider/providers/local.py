@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -241,6 +242,8 @@ class LocalProvider(Provider):
                 start_new_session=True,
             )
         self._children[id] = child
+        # A process that another manager ends must not stay a zombie of this one.
+        threading.Thread(target=child.wait, name=f"reap {id}", daemon=True).start()
         record |= {"pid": child.pid, "born": psutil.Process(child.pid).create_time()}
         _write(home / "machines" / f"{id}.json", json.dumps(record))
         return machine(record, self.identity, alive=True)

@@ -1,0 +1,176 @@
+"""`dask cloud ...`, the command line; `dask-cloud` is the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cloudprovider.emulator.__main__ import emulate
+from cloudprovider.errors import CloudError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cloudprovider.provider import Machine
+
+CLOUDS = ("fargate", "local")
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Show what a cloud refused as one message, without a traceback."""
+    try:
+        yield
+    except CloudError as error:
+        raise click.ClickException(f"{type(error).__name__}: {error}") from error
+
+
+@click.group()
+def cloud() -> None:
+    """Dask clusters on any cloud."""
+
+
+cloud.add_command(emulate)
+
+cloud_option = click.option(
+    "--cloud", "clouds", type=click.Choice(CLOUDS), multiple=True, help="Where to look; all by default."
+)
+region_option = click.option("--region", default=None, help="Region; your credentials' default otherwise.")
+json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
+
+
+@cloud.command("list")
+@cloud_option
+@region_option
+@json_option
+def list_clusters(clouds: tuple[str, ...], region: str | None, *, as_json: bool) -> None:
+    """List running clusters, by their machines' tags."""
+    with plain_errors():
+        found = {name: _machines(name, region) for name in clouds or CLOUDS}
+    rows = [
+        _row(name, cluster, group) for name, all_ in found.items() for cluster, group in _by_cluster(all_)
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    elif rows:
+        _print_table(rows)
+    else:
+        click.echo("No cluster runs.")
+
+
+def _machines(name: str, region: str | None) -> list[Machine]:
+    from cloudprovider import discovery
+
+    options = {"region": region} if region and name != "local" else {}
+    try:
+        return discovery.machines(name, **options)
+    except ImportError:  # the cloud's extra is not installed: it can have started nothing from here
+        return []
+
+
+def _by_cluster(machines: list[Machine]) -> list[tuple[str, list[Machine]]]:
+    names = sorted({machine.cluster for machine in machines})
+    return [(name, [m for m in machines if m.cluster == name]) for name in names]
+
+
+def _row(cloud_name: str, cluster: str, machines: list[Machine]) -> dict[str, Any]:
+    workers = [m for m in machines if m.role == "worker"]
+    return {
+        "cluster": cluster,
+        "cloud": cloud_name,
+        "scheduler": next((m.id for m in machines if m.role == "scheduler"), None),
+        "workers": len(workers),
+        "created": min(m.created for m in machines),
+        "expires": next((m.expires for m in machines if m.expires), None),
+    }
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None)
+    for heading in ("cluster", "cloud", "workers", "age", "ends in"):
+        table.add_column(heading)
+    now = time.time()
+    for row in rows:
+        ends = _minutes(row["expires"] - now) if row["expires"] else ""
+        table.add_row(row["cluster"], row["cloud"], str(row["workers"]), _minutes(now - row["created"]), ends)
+    Console().print(table)
+
+
+def _minutes(seconds: float) -> str:
+    hours, minutes = divmod(max(0, int(seconds)) // 60, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min"
+
+
+@cloud.command()
+@click.argument("name", required=False)
+@click.option("--cloud", "cloud_name", type=click.Choice(CLOUDS), default="fargate", show_default=True)
+@region_option
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def sweep(name: str | None, cloud_name: str, region: str | None, *, yes: bool) -> None:
+    """End cluster NAME and remove all it made; without NAME, what expired clusters left."""
+    from cloudprovider import discovery
+
+    options = {"region": region} if region and cloud_name != "local" else {}
+    with plain_errors():
+        provider = discovery.provider(cloud_name, **options)
+        if name is None:
+            swept = provider.sweep_expired()
+            click.echo(f"Swept {len(swept)} expired clusters{': ' if swept else ''}{', '.join(swept)}.")
+            return
+        machines = provider.list(name)
+        if not yes:
+            click.confirm(f"End {len(machines)} machines of {name!r} and remove all it made?", abort=True)
+        result = provider.sweep(name)
+    click.echo(f"Ended {len(result.machines)} machines and removed {len(result.resources)} resources.")
+    if result.left:
+        raise click.ClickException(f"Still there: {', '.join(result.left)}. Sweep again in a minute.")
+
+
+@cloud.command()
+@click.argument("name")
+@click.option("--cloud", "cloud_name", type=click.Choice(CLOUDS), default="fargate", show_default=True)
+@region_option
+@click.option("--lines", default=100, show_default=True, help="Of each machine.")
+def logs(name: str, cloud_name: str, region: str | None, lines: int) -> None:
+    """Show the last log lines of every live machine of cluster NAME."""
+    from cloudprovider import discovery
+
+    options = {"region": region} if region and cloud_name != "local" else {}
+    with plain_errors():
+        provider = discovery.provider(cloud_name, name, **options)
+        for machine in provider.list(name):
+            click.echo(f"== {machine.role} {machine.id}")
+            click.echo(provider.logs(machine.id, lines))
+
+
+@cloud.command()
+@click.argument("provider", type=click.Choice(["aws-fargate"]))
+@click.option("--region", default="*", show_default=True)
+@click.option("--account", default="*", show_default=True)
+def policy(provider: str, region: str, account: str) -> None:
+    """Print the least-privilege policy of whoever starts clusters."""
+    from cloudprovider.providers import ecs
+
+    click.echo(json.dumps(ecs.policy(provider, region=region, account=account), indent=2))
+
+
+@cloud.command()
+@click.option("--keep", is_flag=True, help="Leave the embedded cloud up and print how to connect.")
+@click.option("--json", "report", type=click.Path(dir_okay=False), help="Write the report to a file.")
+def demo(report: str | None, *, keep: bool) -> None:
+    """Start a FargateCluster on the embedded cloud, compute, scale, lose a spot worker, see the bill."""
+    from cloudprovider.demo import run
+
+    result = run(keep=keep)
+    if report:
+        with open(report, "w", encoding="utf-8") as file:  # noqa: PTH123
+            json.dump(dataclasses.asdict(result), file, indent=2, default=str)
+    raise SystemExit(0 if result.ok else 1)

@@ -1,0 +1,181 @@
+"""The demo: a real `FargateCluster` on the embedded cloud, from the first call to the receipt."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+
+    from cloudprovider.cluster import CloudCluster
+    from cloudprovider.emulator import Emulator
+
+__all__ = ["Report", "run"]
+
+#: The published latencies of Fargate, times this: a boot of 40 seconds takes 4.
+TIME_SCALE = 0.1
+WORKERS, MOST = 3, 6
+
+
+@dataclass(kw_only=True)
+class Report:
+    """What the demo saw.
+
+    Parameters
+    ----------
+    ok
+        Whether everything went as it must.
+    result
+        Of the computation, with what scaling and the interruption did.
+    timeline
+        Which second of the start went where.
+    bill
+        What the cluster cost.
+    left_behind
+        What the cloud's own API still has of the cluster after `close()`; nothing, when all is well.
+    seconds
+        How long the demo took.
+    """
+
+    ok: bool = False
+    result: dict[str, Any] = field(default_factory=dict)
+    timeline: dict[str, Any] = field(default_factory=dict)
+    bill: dict[str, Any] = field(default_factory=dict)
+    left_behind: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def run(*, keep: bool = False) -> Report:
+    """Run the demo.
+
+    Parameters
+    ----------
+    keep
+        Leave the embedded cloud up until Ctrl-C, and print how to connect to it.
+    """
+    from rich.console import Console
+
+    from cloudprovider.emulator import Emulator
+
+    console = Console(highlight=False)
+    began = time.monotonic()
+    report = Report()
+    _say(
+        console,
+        "An emulated AWS on this computer",
+        f"published Fargate latencies x {TIME_SCALE}, real processes",
+    )
+    with Emulator("aws", profile="fargate", time_scale=TIME_SCALE, seed=1) as cloud, cloud.active():
+        _cluster_part(console, cloud, report)
+        report.left_behind = _what_is_left(console, cloud)
+        report.seconds = round(time.monotonic() - began, 1)
+        report.ok = not report.left_behind and bool(report.result.get("survived"))
+        verdict = "[bold green]All of it worked" if report.ok else "[bold red]Something went wrong"
+        console.print(f"\n{verdict}[/] in {report.seconds} s.")
+        if keep:
+            _keep(console, cloud)
+    return report
+
+
+def _cluster_part(console: Console, cloud: Emulator, report: Report) -> None:
+    from cloudprovider import FargateCluster
+    from cloudprovider.bill import receipt
+
+    call = f"FargateCluster(n_workers={WORKERS}, spot='fallback')"
+    _say(console, call, "the real manager, through boto3")
+    with FargateCluster(n_workers=WORKERS, worker_cpu=1, spot="fallback", progress=True) as cluster:
+        cluster.wait_for_workers(WORKERS, timeout=60)
+        report.timeline = cluster.timeline.as_json()
+        console.print(cluster.timeline)
+        console.print(f"  dashboard {cluster.dashboard_link}")
+        with cluster.get_client() as client:
+            report.result["mean by name"] = _compute(console, client)
+            report.result.update(_scale(console, cluster, client, cloud))
+        bill = cluster.cost()
+        _say(console, "close()", "ends every machine and sweeps what the cluster made")
+    report.bill = cluster.cost().as_json()
+    console.print(receipt(cluster.cost(), title="Receipt"))
+    report.result["an hour before close"] = bill.per_hour
+
+
+def _compute(console: Console, client: Any) -> dict[str, float]:
+    """A dataframe of a million rows: the mean of x by name, for the first names."""
+    import dask
+
+    _say(console, "dask.datasets.timeseries().groupby('name').x.mean()", "a dataframe of 864,000 rows")
+    began = time.monotonic()
+    frame = dask.datasets.timeseries("2026-01-01", "2026-01-11", freq="1s", partition_freq="1D", seed=1)
+    means = client.compute(frame.groupby("name").x.mean()).result(timeout=60)
+    first = {str(name): round(float(value), 5) for name, value in means.sort_index().head(3).items()}
+    shown = ", ".join(f"{name} {value:+.5f}" for name, value in first.items())
+    console.print(
+        f"  {len(frame):,} rows, {len(means)} names in {time.monotonic() - began:.1f} s: {shown}, ..."
+    )
+    return first
+
+
+def _square(x: int) -> int:
+    time.sleep(0.25)
+    return x * x
+
+
+def _scale(console: Console, cluster: CloudCluster, client: Any, cloud: Emulator) -> dict[str, Any]:
+    """Adapt up for work there is, lose a spot machine in the middle of it, adapt down when it is done."""
+    _say(console, f"cluster.adapt(minimum=1, maximum={MOST})", "then 240 tasks of a quarter second")
+    cluster.adapt(minimum=1, maximum=MOST, interval="500ms", target_duration="4s", wait_count=4)
+    futures = client.map(_square, range(240), pure=False)
+    peak = _wait(lambda: len(cluster.observed) if len(cluster.observed) > WORKERS else 0, 20)
+    console.print(f"  up to {peak or len(cluster.observed)} workers")
+    victim = next((m.id for m in cloud.machines() if m.market == "spot" and m.state == "RUNNING"), None)
+    if victim:
+        cloud.interrupt(victim)
+        console.print(
+            f"  the cloud takes back spot machine {victim[:12]}...: its data moves, the work goes on"
+        )
+    total = sum(client.gather(futures))
+    expected = sum(x * x for x in range(240))
+    console.print(f"  sum of squares {total:,}: {'right' if total == expected else 'WRONG'}, nothing lost")
+    del futures
+    fewest = _wait(lambda: len(cluster.workers) == 1, 20)
+    console.print(f"  down to {len(cluster.workers)} worker{'' if fewest else 's'} when the work is done")
+    return {
+        "sum of squares": total,
+        "most workers": peak,
+        "fewest workers": len(cluster.workers),
+        "interrupted": victim,
+        "survived": total == expected and bool(victim) and bool(peak) and bool(fewest),
+    }
+
+
+def _wait(condition: Callable[[], Any], timeout_s: float) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (found := condition()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
+def _what_is_left(console: Console, cloud: Emulator) -> list[str]:
+    left = cloud.leftovers()
+    _say(console, "What the cloud's own API still has of the cluster", "the free landing aside")
+    console.print(
+        f"  [green]nothing[/] ({len(cloud.calls)} API calls in all)" if not left else f"  [red]{left}"
+    )
+    return left
+
+
+def _keep(console: Console, cloud: Emulator) -> None:
+    _say(console, "The emulated AWS stays up until Ctrl-C", "in another shell:")
+    for key, value in cloud.environ.items():
+        console.print(f"export {key}={value}", soft_wrap=True)
+    with suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(3600)
+
+
+def _say(console: Console, what: str, why: str) -> None:
+    console.print(f"\n[bold]{what}[/]  [dim]{why}[/]")
