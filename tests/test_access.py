@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
+import subprocess
 import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from distributed import Client, LocalCluster, Scheduler, Worker
@@ -271,3 +274,36 @@ async def test_connections_without_a_socket_are_left_alone():
             comm = await connect(scheduler.address)
             assert not patient(comm, 300)
             await comm.close()
+
+
+def namespace() -> list[str]:
+    """The command that runs another in a network namespace of its own; empty where that is forbidden."""
+    for command in (["unshare", "-n"], ["unshare", "-Urn"]):
+        with contextlib.suppress(OSError):
+            probe = subprocess.run([*command, "nft", "list", "ruleset"], capture_output=True, check=False)
+            if probe.returncode == 0:
+                return command
+    return []
+
+
+@pytest.mark.skipif(not namespace(), reason="needs a network namespace and nft: root, or user namespaces")
+def test_client_survives_without_network(secrets, tmp_path):
+    """Seven seconds without network lose nothing with 20 seconds of patience, and all futures with 3."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    keys = tmp_path / "secrets"
+    keys.write_text(json.dumps({"machine": secrets.machine, "client": secrets.client}))
+    program = str(Path(__file__).with_name("outage.py"))
+    run = subprocess.run(
+        [*namespace(), sys.executable, program, "20", "7", str(folder), str(keys)],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    report = json.loads(run.stdout)
+
+    assert {"patient": "finished", "impatient": "cancelled"} == report["status"]
+    assert {"patient": 1, "impatient": 1} == report["done"]  # nothing was computed twice
+    assert ("patient", 3) == (report["result"], report["answer"])
