@@ -1,0 +1,59 @@
+"""`python -m cloudprovider.emulator aws`: serve an emulated cloud until Ctrl-C."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import threading
+
+import click
+
+from cloudprovider.emulator.emulator import environment
+
+PR_SET_PDEATHSIG = 1
+
+
+@click.command()
+@click.argument("name", metavar="CLOUD", type=click.Choice(["aws"]), default="aws")
+@click.option("--profile", type=click.Choice(["instant", "fargate"]), default="fargate", show_default=True)
+@click.option(
+    "--time-scale", type=float, default=1.0, show_default=True, help="Multiplies the cloud's waits."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="All chance is drawn from it.")
+@click.option("--port", type=int, default=0, show_default=True, help="Where to listen; 0 means any.")
+@click.option(
+    "--engine", type=click.Choice(["process", "podman", "none"]), default="process", show_default=True
+)
+@click.option("--die-with-parent", is_flag=True, hidden=True)
+def emulate(
+    name: str, profile: str, time_scale: float, seed: int, port: int, engine: str, *, die_with_parent: bool
+) -> None:
+    """Serve an emulated CLOUD on loopback, and say how to use it."""
+    parent = os.getppid()
+    if die_with_parent:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            return
+    serve(name, profile, time_scale, seed, port, engine)
+
+
+def serve(name: str, profile: str, time_scale: float, seed: int, port: int, engine: str) -> None:
+    """Serve an emulated cloud until SIGINT or SIGTERM."""
+    from cloudprovider.emulator.cloud import Cloud
+
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    cloud = Cloud(profile=profile, time_scale=time_scale, seed=seed, engine=engine, port=port)
+    endpoint = cloud.server.url
+    click.echo(endpoint)
+    click.echo(f"# The emulated {name} answers. To use it from another shell:")
+    for variable, value in environment(endpoint).items():
+        click.echo(f"export {variable}={value}")
+    ended.wait()
+    cloud.close()
+
+
+if __name__ == "__main__":
+    emulate()

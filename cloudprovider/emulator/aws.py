@@ -1,0 +1,189 @@
+"""The embedded AWS: moto's services, with a live ECS in front, as slow and as strict as AWS is."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+import time
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from cloudprovider.emulator import wire
+from cloudprovider.emulator.faults import server_error, throttled
+from cloudprovider.emulator.profiles import Bucket
+from cloudprovider.emulator.records import Call
+from cloudprovider.emulator.server import NoAnswer
+from cloudprovider.emulator.wire import AWSError
+
+if TYPE_CHECKING:
+    import ipaddress
+    from collections.abc import Mapping
+
+    from cloudprovider.emulator.account import Account
+    from cloudprovider.emulator.wire import Request
+
+logger = logging.getLogger(__name__)
+
+#: Before moto is imported: what it would otherwise leave out.
+SETTINGS = {
+    "MOTO_ENABLE_AMI_VALIDATION": "true",
+    "MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION": "true",
+    "MOTO_IAM_LOAD_MANAGED_POLICIES": "true",
+    "MOTO_ALLOW_NONEXISTENT_REGION": "false",
+}
+#: Services whose every answer is held to the model: these are what the emulator is for.
+STRICT = frozenset({"ec2", "ecs", "iam", "logs", "resourcegroupstaggingapi", "secretsmanager", "ssm", "sts"})
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+@dataclass
+class Moto:
+    """moto's application, called within this process."""
+
+    application: Any
+
+    def call(self, method: str, path: str, headers: Mapping[str, str], body: bytes, caller: str) -> Answer:
+        """What moto answers."""
+        parts = urlsplit(path)
+        environ = {
+            "REQUEST_METHOD": method,
+            "SCRIPT_NAME": "",
+            "PATH_INFO": unquote(parts.path, "latin-1"),
+            "QUERY_STRING": parts.query,
+            "RAW_URI": path,
+            "REQUEST_URI": path,
+            "SERVER_NAME": "127.0.0.1",
+            "SERVER_PORT": "80",
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "REMOTE_ADDR": caller,
+            "CONTENT_LENGTH": str(len(body)),
+            "wsgi.version": (1, 0),
+            "wsgi.url_scheme": "http",
+            "wsgi.input": io.BytesIO(body),
+            "wsgi.errors": sys.stderr,
+            "wsgi.multithread": True,
+            "wsgi.multiprocess": False,
+            "wsgi.run_once": False,
+        }
+        for name, value in headers.items():
+            key = name.upper().replace("-", "_")
+            if key not in ("CONTENT_LENGTH", "TRANSFER_ENCODING"):
+                environ[key if key == "CONTENT_TYPE" else f"HTTP_{key}"] = value
+        started: list[Any] = []
+        chunks = self.application(environ, lambda status, fields, _=None: started.extend((status, fields)))
+        content = b"".join(chunks)
+        if hasattr(chunks, "close"):
+            chunks.close()
+        skipped = ("content-length", "connection", "transfer-encoding", "date", "server")
+        fields = {name: value for name, value in started[1] if name.lower() not in skipped}
+        return int(started[0].split()[0]), fields, content
+
+
+def import_moto(network: ipaddress.IPv4Network) -> Moto:
+    """moto with a live EC2, its settings made before it is first imported."""
+    os.environ.update(SETTINGS)
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+    from cloudprovider.emulator import ec2
+
+    ec2.install(network)
+    return Moto(DomainDispatcherApplication(create_backend_app))
+
+
+class AWS:
+    """Answers the API of one account."""
+
+    def __init__(self, account: Account, moto: Moto) -> None:
+        from cloudprovider.emulator.ecs import ECS
+
+        self.account = account
+        self.ecs = ECS(account)
+        self.calls: list[Call] = []
+        self._moto = moto
+        self._buckets = {
+            name: Bucket(rate, account.timers.scale) for name, rate in account.profile.calls.items()
+        }
+
+    def respond(self, method: str, path: str, headers: Mapping[str, str], body: bytes, caller: str) -> Answer:
+        """Answer one request, and remember it."""
+        start = time.time()
+        time.sleep(self.account.profile.latency_s * self.account.timers.scale)
+        request = wire.Request("unknown", "", path)
+        error = ""
+        try:
+            request = wire.read(headers, path, body)
+            status, fields, content = self._answered(request, method, path, headers, body, caller)
+            error = wire.error_code(request, content) if status >= 400 else ""  # noqa: PLR2004
+        except NoAnswer:
+            error = "NoAnswer"
+            raise
+        except AWSError as refusal:
+            error = refusal.code
+            request = request if refusal.request is None else refusal.request
+            status, fields, content = _refusal(request, refusal)
+        except Exception as bug:
+            logger.exception("The emulated cloud failed at %s:%s", request.service, request.operation)
+            error = "EmulatorBug"
+            status, fields, content = _refusal(request, AWSError(error, repr(bug), 500))
+        finally:
+            call = Call(
+                service=request.service,
+                operation=request.operation,
+                start=start,
+                end=time.time(),
+                error=error,
+            )
+            self.calls.append(call)
+        return status, fields, content
+
+    def _answered(
+        self, request: Request, method: str, path: str, headers: Mapping[str, str], body: bytes, caller: str
+    ) -> Answer:
+        faults = self.account.faults
+        faults.refuse(request)
+        bucket = self._buckets.get(f"{request.service}:{request.operation}")
+        if bucket is not None and not bucket.take():
+            raise throttled(request)
+        after = faults.hit("error-after-effect", request)
+        lost = faults.hit("lost-answer", request)
+        with self.account.lock:
+            answer = self._acted(request, method, path, headers, body, caller)
+        if after:
+            raise server_error(request)
+        if lost:
+            raise NoAnswer
+        return answer
+
+    def _acted(
+        self, request: Request, method: str, path: str, headers: Mapping[str, str], body: bytes, caller: str
+    ) -> Answer:
+        if request.service == "ecs" and request.model is not None:
+            self.ecs.check(request)
+            if handler := self.ecs.handler(request.operation):
+                content, kind = wire.json_answer(request, handler(request))
+                return self._checked(request, (200, {"Content-Type": kind}, content))
+        return self._checked(request, self._moto.call(method, path, headers, body, caller))
+
+    def _checked(self, request: Request, answer: Answer) -> Answer:
+        status, fields, content = answer
+        fields.setdefault("x-amzn-RequestId", str(uuid.uuid4()))
+        if status >= 300 or request.model is None:  # noqa: PLR2004
+            return status, fields, content
+        if found := wire.answer_problems(request, content):
+            name = f"{request.service}:{request.operation}"
+            logger.error("The answer to %s is not what AWS's model allows: %s", name, "; ".join(found))
+            if request.service in STRICT:
+                raise AWSError("EmulatorBug", f"The emulator's answer to {name} is wrong: {found[0]}", 500)
+        return status, fields, content
+
+
+def _refusal(request: Request, error: AWSError) -> Answer:
+    request_id = str(uuid.uuid4())
+    content, kind = wire.error_answer(request, error, request_id)
+    fields = {"Content-Type": kind, "x-amzn-RequestId": request_id, "x-amzn-ErrorType": error.code}
+    return error.status, fields, content

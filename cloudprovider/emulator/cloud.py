@@ -1,0 +1,91 @@
+"""One emulated cloud, put together: its account, its machine room, its API."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cloudprovider.emulator import aws
+from cloudprovider.emulator.account import Account
+from cloudprovider.emulator.control import Control
+from cloudprovider.emulator.ec2 import claim_network
+from cloudprovider.emulator.faults import Faults
+from cloudprovider.emulator.images import Images
+from cloudprovider.emulator.ledger import Ledger
+from cloudprovider.emulator.profiles import PROFILES
+from cloudprovider.emulator.room import Room
+from cloudprovider.emulator.server import Server
+from cloudprovider.emulator.timers import Timers
+
+if TYPE_CHECKING:
+    from cloudprovider.emulator.aws import AWS
+
+CLOUDS = ("aws",)
+
+
+class Cloud:
+    """A cloud that answers, until it is closed.
+
+    Parameters
+    ----------
+    profile, time_scale, seed
+        How it behaves; see `cloudprovider.emulator.Emulator`.
+    engine
+        What its machines are: `process`, `podman` or `none`.
+    port
+        Where it listens; 0 means any.
+    """
+
+    def __init__(
+        self, *, profile: str, time_scale: float, seed: int, engine: str = "process", port: int = 0
+    ) -> None:
+        self.server = Server(port)
+        network, self._claim = claim_network()
+        self._engine = engine
+        self._room: Room | None = None
+        self._moto = aws.import_moto(network)
+        self.aws = self._make(profile, time_scale, seed)
+        self.server.cloud, self.server.control = self.aws, Control(self)
+        self.server.start()
+
+    def _make(self, profile: str, time_scale: float, seed: int) -> AWS:
+        self._settings = (profile, time_scale, seed)
+        images = Images()
+        self._room = Room(images, self._engine)
+        account = Account(
+            profile=PROFILES[profile],
+            timers=Timers(time_scale),
+            faults=Faults(),
+            ledger=Ledger(),
+            room=self._room,
+            images=images,
+            endpoint=self.server.url,
+            seed=seed,
+        )
+        return aws.AWS(account, self._moto)
+
+    def reset(
+        self, profile: str | None = None, time_scale: float | None = None, seed: int | None = None
+    ) -> None:
+        """Forget everything: an account as it was on its first day."""
+        from moto.core.base_backend import BackendDict
+
+        was = self._settings
+        with self.aws.account.lock:
+            self.aws.account.timers.close()
+            assert self._room is not None
+            self._room.close()
+            BackendDict.reset()
+            self.aws = self._make(
+                was[0] if profile is None else profile,
+                was[1] if time_scale is None else time_scale,
+                was[2] if seed is None else seed,
+            )
+            self.server.cloud = self.aws
+
+    def close(self) -> None:
+        """End every machine, and answer no more."""
+        self.server.shutdown()
+        self.aws.account.timers.close()
+        if self._room is not None:
+            self._room.close()
+        self._claim.close()

@@ -1,0 +1,148 @@
+"""What an emulated cloud tells and does beside its API: for tests, for demos, and for its own machines."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import hashlib
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from cloudprovider.emulator import records
+from cloudprovider.emulator.account import ACCOUNT
+from cloudprovider.emulator.records import EmulatedMachine
+
+if TYPE_CHECKING:
+    from cloudprovider.emulator.aws import AWS
+    from cloudprovider.emulator.cloud import Cloud
+    from cloudprovider.emulator.ecs_task import Task
+
+MANIFEST = re.compile(r"/v2/(.+)/manifests/([^/]+)")
+
+
+class Control:
+    """Answers what is asked under `/_cloud/`."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+
+    @property
+    def _aws(self) -> AWS:
+        return self._cloud.aws
+
+    def answer(self, method: str, route: str, body: bytes, caller: str) -> Any:
+        """A text or a document; raises LookupError for what there is not, ValueError for what cannot be."""
+        name, _, rest = route.partition("/")
+        given = json.loads(body) if body else {}
+        match method, name, rest:
+            case "GET", "address", "":
+                return caller
+            case "GET", "calls", "":
+                return [records.document(call) for call in list(self._aws.calls)]
+            case "GET", "machines", "":
+                return [records.document(machine(task)) for task in self._aws.ecs.tasks()]
+            case "GET", "ledger", "":
+                return [records.document(entry) for entry in self._aws.account.ledger.entries()]
+            case "GET", "leftovers", "":
+                return self._leftovers()
+            case "POST", "faults", "":
+                return dataclasses.asdict(self._aws.account.faults.add(**given))
+            case "DELETE", "faults", _:
+                self._aws.account.faults.clear(int(rest) if rest else None)
+                return {}
+            case "POST", "images", "":
+                self._aws.account.images.add(**given)
+                return {}
+            case "POST", "reset", "":
+                self._cloud.reset(**given)
+                return {}
+            case "POST", "machines", _:
+                return self._do(*rest.split("/"))
+            case "GET", "ecs", _:
+                return self._metadata(rest)
+            case _:
+                raise LookupError(f"There is no {method} {route}.")
+
+    def registry(self, route: str) -> bytes | None:
+        """The manifest of an image; None when the registry has it not."""
+        if not (match := MANIFEST.fullmatch(route)):
+            return b"{}" if route == "/v2/" else None
+        repository, tag = match.groups()
+        images = self._aws.account.images
+        for image in images:
+            path, _, own = image.name.rpartition(":")
+            if own == tag and (path == repository or path.partition("/")[2] == repository):
+                digest = hashlib.sha256(image.name.encode()).hexdigest()
+                return json.dumps({"schemaVersion": 2, "config": {"digest": f"sha256:{digest}"}}).encode()
+        return None
+
+    def _leftovers(self) -> list[str]:
+        from cloudprovider.emulator.leftovers import leftovers
+
+        with self._aws.account.lock:
+            return leftovers(list(self._aws.ecs.tasks()))
+
+    def _do(self, id: str, what: str) -> dict[str, Any]:
+        task = self._aws.ecs.find(id)
+        life = self._aws.ecs.life
+        {"interrupt": life.interrupt, "kill": life.kill}[what](task)
+        return {}
+
+    def _metadata(self, rest: str) -> dict[str, Any]:
+        from cloudprovider.emulator import metadata
+
+        kind, id, *more = rest.split("/")
+        task = self._aws.ecs.find(id)
+        if kind == "credentials":
+            return credentials(task)
+        document, definition, subnet = described(task)
+        if more == ["task"]:
+            return metadata.ecs_task(document, definition, subnet=subnet)
+        return metadata.ecs_container(document, definition, task.containers[0].name, subnet=subnet)
+
+
+def machine(task: Task) -> EmulatedMachine:
+    """A task as a machine of the emulated cloud."""
+    processes = [container.process for container in task.containers if container.process is not None]
+    codes = [container.exit_code for container in task.containers if container.essential]
+    return EmulatedMachine(
+        id=task.id,
+        state=task.last_status,
+        kind=str(task.size),
+        market=task.market,
+        zone=task.zone,
+        image=task.containers[0].definition["image"],
+        address=task.address,
+        pid=processes[0].pid if processes else None,
+        exit_code=codes[0] if codes else None,
+        reason=task.stopped_reason,
+        tags={tag["key"]: tag["value"] for tag in task.tags},
+    )
+
+
+def described(task: Task) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """A task and its definition as the API tells them, and the block of its subnet."""
+    from moto.ec2 import ec2_backends
+    from moto.ecs import ecs_backends
+
+    definition = {
+        "family": task.family,
+        "revision": int(task.task_definition_arn.rpartition(":")[2]),
+        "containerDefinitions": [dict(container.definition) for container in task.containers],
+    }
+    assert ecs_backends is not None
+    subnet = ec2_backends[ACCOUNT][task.region].get_subnet(task.subnet)
+    return task.describe(), definition, subnet.cidr_block
+
+
+def credentials(task: Task) -> dict[str, Any]:
+    """What a machine gets when it asks for its role's credentials."""
+    until = dt.datetime.now(dt.UTC) + dt.timedelta(hours=6)
+    return {
+        "RoleArn": task.task_role,
+        "AccessKeyId": f"ASIA{task.id[:16].upper()}",
+        "SecretAccessKey": "emulated",
+        "Token": "emulated",
+        "Expiration": until.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }

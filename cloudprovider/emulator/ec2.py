@@ -1,0 +1,131 @@
+"""What Fargate needs of EC2: networks whose addresses can be bound here, interfaces, routes.
+
+The default VPC lies in 127.0.0.0/8, so that each machine has an address of its own on this computer
+without any privilege. Machines in other networks start too, but cannot bind their addresses.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from typing import TYPE_CHECKING, Any
+
+from moto.ec2 import ec2_backends
+from moto.ec2.models import EC2Backend
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+NETWORKS = range(31, 251)  # the second number of the default VPC's addresses
+CLAIM_PORT = 8701  # who listens on it in a network has claimed that network
+
+
+class NoFreeAddress(Exception):
+    """A subnet has no address left."""
+
+
+def claim_network() -> tuple[ipaddress.IPv4Network, socket.socket]:
+    """A network of loopback addresses that no other emulated cloud on this computer uses.
+
+    It is claimed as long as the socket is open, and free as soon as its process ends.
+    """
+    for number in NETWORKS:
+        claim = socket.socket()
+        try:
+            claim.bind((f"127.{number}.255.254", CLAIM_PORT))
+            claim.listen(1)
+        except OSError:
+            claim.close()
+            continue
+        return ipaddress.IPv4Network(f"127.{number}.0.0/16"), claim
+    raise OSError(f"All {len(NETWORKS)} loopback networks are claimed by other emulated clouds.")
+
+
+class LiveEC2(EC2Backend):  # type: ignore[misc]
+    """moto's EC2 with a default VPC of loopback addresses and a way to the internet."""
+
+    network = ipaddress.IPv4Network("127.31.0.0/16")
+
+    def create_default_vpc(self) -> Any:
+        """The VPC that every account has in every region: a public subnet in each zone."""
+        vpc = self.create_vpc(str(self.network), is_default=True)
+        for zone in self.describe_availability_zones():
+            subnet = self.create_default_subnet(zone.name)
+            subnet.map_public_ip_on_launch = True
+        gateway = self.create_internet_gateway()
+        self.attach_internet_gateway(gateway.id, vpc.id)
+        table = self.describe_route_tables(filters={"vpc-id": [vpc.id], "association.main": ["true"]})[0]
+        self.create_route(table.id, "0.0.0.0/0", gateway_id=gateway.id)
+        return vpc
+
+
+LiveEC2.__module__ = EC2Backend.__module__  # moto finds its URLs through the module's name
+
+
+def install(network: ipaddress.IPv4Network) -> None:
+    """Make moto's EC2 live in this process."""
+    LiveEC2.network = network
+    ec2_backends.clear()
+    ec2_backends.backend = LiveEC2
+
+
+def attach_interface(
+    ec2: Any, subnet_id: str, groups: Collection[str], description: str, *, public: bool, spare: int = 0
+) -> Any:
+    """A network interface with an address of its subnet.
+
+    Raises
+    ------
+    NoFreeAddress
+        When the subnet has none beyond `spare`.
+    """
+    subnet = ec2.get_subnet(subnet_id)
+    used = len(subnet._subnet_ips)
+    if subnet.cidr.num_addresses - 5 - used - spare <= 0:  # AWS keeps five of each subnet
+        raise NoFreeAddress(subnet_id)
+    address = subnet.get_available_subnet_ip(instance=description)
+    interface = ec2.create_network_interface(
+        subnet=subnet, private_ip_address=address, group_ids=list(groups), description=description
+    )
+    interface.status = "in-use"
+    interface.requester_managed = True
+    if public:
+        interface.public_ip = address  # on loopback the private address is the one to reach
+    return interface
+
+
+def release_interface(ec2: Any, interface: Any) -> None:
+    """The interface is gone, and its address free."""
+    interface.subnet.del_subnet_ip(interface.private_ip_address)
+    ec2.enis.pop(interface.id, None)
+
+
+def has_way_out(ec2: Any, subnet_id: str, *, public: bool) -> bool:
+    """Whether a machine in this subnet reaches what is outside its network.
+
+    A public address needs a route to an internet gateway; without one it takes a NAT gateway,
+    a transit gateway, an instance that forwards, or the like.
+    https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-task-networking.html
+    """
+    subnet = ec2.get_subnet(subnet_id)
+    filters = {"association.subnet-id": [subnet_id]}
+    tables = ec2.describe_route_tables(filters=filters) or ec2.describe_route_tables(
+        filters={"vpc-id": [subnet.vpc_id], "association.main": ["true"]}
+    )
+    routes = [
+        route for table in tables for route in table.routes if route.destination_cidr_block == "0.0.0.0/0"
+    ]
+    if any(route.gateway is not None and public for route in routes):
+        return True
+    ways = ("nat_gateway", "transit_gateway", "instance", "interface", "vpc_pcx", "carrier_gateway")
+    return any(getattr(route, way, None) is not None for route in routes for way in ways)
+
+
+def endpoints(ec2: Any, subnet_id: str) -> set[str]:
+    """The AWS services that this subnet's network reaches without any way out, such as `ssm`."""
+    vpc = ec2.get_subnet(subnet_id).vpc_id
+    return {
+        endpoint.service_name.partition(f".{ec2.region_name}.")[2]
+        for endpoint in ec2.vpc_end_points.values()
+        if endpoint.vpc_id == vpc
+    }

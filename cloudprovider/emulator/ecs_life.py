@@ -1,0 +1,232 @@
+"""The life of ECS tasks on Fargate: placed, pulled, running, stopped, with real processes in between.
+
+https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-lifecycle-explanation.html
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from cloudprovider.emulator import ec2
+from cloudprovider.emulator.ecs_boot import BootFailure, check_image, log_writer, resolved_secrets
+from cloudprovider.emulator.ledger import fargate_hourly, ipv4_hourly
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cloudprovider.emulator.account import Account
+    from cloudprovider.emulator.ecs_task import Container, Task
+
+logger = logging.getLogger(__name__)
+
+ESSENTIAL = ("EssentialContainerExited", "Essential container in task exited")
+INTERRUPTED = ("SpotInterruption", "Your Spot Task was interrupted.")
+FAILED = "TaskFailedToStart"
+SIGNALLED = 128  # a container that a signal ends exits with this and the signal's number
+HOUR_S = 3600.0
+
+
+class Life:
+    """Moves tasks from state to state, as time passes and processes end."""
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+
+    def begin(self, task: Task) -> None:
+        """A task was ordered: place it, then start it."""
+        account = self._account
+        task.enter("PROVISIONING", "createdAt")
+        address_s = account.spread(account.profile.address_s)
+        running_s = max(address_s, account.spread(account.profile.running_s))
+        account.timers.after(address_s, lambda: self._place(task, running_s - address_s))
+        if task.market == "spot" and account.profile.spot_interruptions:
+            hours = account.chance.expovariate(account.profile.spot_interruptions)
+            account.timers.after(hours * HOUR_S, lambda: self.interrupt(task))
+
+    def stop(self, task: Task, code: str, reason: str) -> None:
+        """End a task, whatever state it is in."""
+        with self._account.lock:
+            if task.desired_status == "STOPPED":
+                return
+            task.desired_status, task.stop_code, task.stopped_reason = "STOPPED", code, reason
+            if any(container.process is not None for container in task.containers):
+                task.enter("DEACTIVATING", "stoppingAt")
+                self._signal(task)
+            elif task.last_status in ("PROVISIONING", "PENDING"):
+                self._release(task, "stoppingAt")
+
+    def interrupt(self, task: Task) -> None:
+        """Take a spot task back: SIGTERM is its notice, SIGKILL comes at its stopTimeout.
+
+        https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-capacity-providers.html
+        """
+        self.stop(task, *INTERRUPTED)
+
+    def kill(self, task: Task) -> None:
+        """End a task's processes at once, as a fault of its own machine would."""
+        for container in task.containers:
+            if container.process is not None:
+                container.process.kill()
+
+    def _place(self, task: Task, left_s: float) -> None:
+        account, network = self._account, self._network(task)
+        with account.lock:
+            if task.desired_status == "STOPPED":
+                return
+            try:
+                task.interface = self._interface(task, network)
+            except ec2.NoFreeAddress:
+                word = "enabled" if task.public else "disabled"
+                self._fail(
+                    task,
+                    "Unexpected EC2 error while attempting to Create Network Interface with public IP "
+                    f"assignment {word} in subnet '{task.subnet}': InsufficientFreeAddressesInSubnet",
+                )
+                return
+            task.attachment_status = "ATTACHED"
+            task.enter("PENDING", "connectivityAt")
+            try:
+                writers = self._prepare(task, network)
+            except BootFailure as failure:
+                self._fail(task, str(failure))
+                return
+        account.timers.after(left_s, lambda: self._launch(task, writers))
+
+    def _interface(self, task: Task, network: Any) -> Any:
+        spare = [f.room for f in self._account.faults.of("addresses") if f.subnet in ("", task.subnet)]
+        free = network.get_subnet(task.subnet).available_ip_addresses if spare else 0
+        if spare and min(spare) <= 0 and free:
+            raise ec2.NoFreeAddress(task.subnet)
+        for fault in self._account.faults.of("addresses"):
+            if fault.subnet in ("", task.subnet):
+                fault.room -= 1
+        arn = f"arn:aws:ecs:{task.region}:{task.account}:attachment/{task.attachment}"
+        return ec2.attach_interface(network, task.subnet, task.groups, arn, public=task.public)
+
+    def _prepare(self, task: Task, network: Any) -> list[Callable[[str], None]]:
+        account = self._account
+        for container in task.containers:
+            task.secrets[container.name] = resolved_secrets(account, task, network, container)
+        writers = [log_writer(task, network, container, account.lock) for container in task.containers]
+        task.enter("PENDING", "pullStartedAt")
+        self._bill(task)
+        for container in task.containers:
+            check_image(account, task, network, container)
+        return writers
+
+    def _bill(self, task: Task) -> None:
+        size, start = task.size, task.times["pullStartedAt"]
+        hourly = fargate_hourly(
+            task.region,
+            vcpu=size.vcpus,
+            memory_gb=size.memory / 1024,
+            storage_gb=size.storage_gb,
+            market=task.market,
+            architecture=task.architecture,
+        )
+        self._account.ledger.start(task.id, str(size), task.market, hourly, start)
+        if task.public:
+            self._account.ledger.start(task.id, "public IPv4", "on-demand", ipv4_hourly(), start)
+
+    def _launch(self, task: Task, writers: list[Callable[[str], None]]) -> None:
+        account = self._account
+        with account.lock:
+            if task.desired_status == "STOPPED":
+                return
+            task.enter("PENDING", "pullStoppedAt")
+        for container, write in zip(task.containers, writers, strict=True):
+            try:
+                process = self._start(task, container, write)
+            except (OSError, LookupError) as error:
+                with account.lock:
+                    container.reason = f"CannotStartContainerError: {error}"
+                    self._fail(task, container.reason)
+                return
+            with account.lock:
+                if container.status == "PENDING":
+                    container.process, container.status = process, "RUNNING"
+        with account.lock:
+            if task.desired_status == "STOPPED":
+                self._signal(task)
+            elif task.last_status == "PENDING":
+                task.enter("RUNNING", "startedAt")
+
+    def _start(self, task: Task, container: Container, write: Callable[[str], None]) -> Any:
+        return self._account.room.start(
+            image=container.definition["image"],
+            argv=container.argv,
+            environ=self._environ(task, container),
+            address=task.address,
+            architecture=task.architecture,
+            log=write,
+            exited=functools.partial(self._exited, task, container),
+        )
+
+    def _environ(self, task: Task, container: Container) -> dict[str, str]:
+        base = f"{self._account.endpoint}/_cloud/ecs"
+        environ = {
+            **container.environment(),
+            **task.secrets[container.name],
+            "ECS_CONTAINER_METADATA_URI_V4": f"{base}/v4/{task.id}",
+            "AWS_EXECUTION_ENV": "AWS_ECS_FARGATE",
+            "AWS_REGION": task.region,
+            "AWS_DEFAULT_REGION": task.region,
+            # the two ways on which code in the machine reaches the cloud that it runs in
+            "AWS_ENDPOINT_URL": self._account.endpoint,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        if task.task_role:
+            environ["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = f"{base}/credentials/{task.id}"
+        return environ
+
+    def _exited(self, task: Task, container: Container, code: int) -> None:
+        with self._account.lock:
+            container.exit_code = code if code >= 0 else SIGNALLED - code
+            container.status, container.process = "STOPPED", None
+            if container.essential and task.desired_status != "STOPPED":
+                task.desired_status = "STOPPED"
+                task.stop_code, task.stopped_reason = ESSENTIAL
+                task.enter("DEACTIVATING", "stoppingAt")
+                self._signal(task)
+            running = any(other.status == "RUNNING" for other in task.containers)
+            if not running and task.desired_status == "STOPPED":
+                self._release(task, "executionStoppedAt")
+
+    def _signal(self, task: Task) -> None:
+        task.enter("STOPPING", "stoppingAt")
+        for container in task.containers:
+            if container.process is not None:
+                container.process.stop(container.stop_timeout)
+
+    def _fail(self, task: Task, reason: str) -> None:
+        task.desired_status, task.stop_code, task.stopped_reason = "STOPPED", FAILED, reason
+        running = [container for container in task.containers if container.process is not None]
+        if running:
+            self._signal(task)
+        else:
+            self._release(task, "stoppingAt", "executionStoppedAt")
+
+    def _release(self, task: Task, *stamps: str) -> None:
+        if task.last_status in ("DEPROVISIONING", "STOPPED"):
+            return
+        for container in task.containers:
+            container.status = "STOPPED"
+        task.enter("DEPROVISIONING", *stamps)
+        self._account.timers.after(self._account.profile.release_s, lambda: self._finish(task))
+
+    def _finish(self, task: Task) -> None:
+        with self._account.lock:
+            task.enter("STOPPED", "stoppedAt")
+            if task.interface is not None:
+                ec2.release_interface(self._network(task), task.interface)
+            task.attachment_status = "DELETED"
+            self._account.ledger.stop(task.id, task.times.get("stoppedAt", time.time()))
+
+    @staticmethod
+    def _network(task: Task) -> Any:
+        from moto.ec2 import ec2_backends
+
+        return ec2_backends[task.account][task.region]

@@ -1,0 +1,354 @@
+"""The handle on an emulated cloud: starts its process, says how to reach it, asks what it saw."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import http.client
+import json
+import os
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, Self
+
+from cloudprovider.emulator.records import Call, EmulatedMachine, LedgerEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+__all__ = ["Emulator", "InjectedFault", "environment"]
+
+CLOUDS = ("aws",)
+START_S = 60.0
+REGION = "us-east-1"
+#: What a process must not inherit, or it would talk to a real cloud, or to ours as somebody else.
+HIDDEN = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_ROLE_ARN", "AWS_CA_BUNDLE")
+HIDDEN_PREFIXES = ("AWS_ENDPOINT_URL_", "AWS_CONTAINER_", "AWS_WEB_IDENTITY_")
+
+
+def environment(endpoint: str) -> dict[str, str]:
+    """What a process needs in its environment to use the emulated AWS at this address."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "AKIAEMULATEDCLOUD000",
+        "AWS_SECRET_ACCESS_KEY": "emulated",
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_REGION": REGION,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "DASK_CLOUD__ADDRESS_URL": f"{endpoint}/_cloud/address",
+        "DASK_CLOUD__REGISTRY_URL": f"{endpoint}/v2",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "no_proxy": "127.0.0.1,localhost",
+    }
+
+
+class InjectedFault:
+    """A fault that is on until it has spent itself, or until `clear()`; also a context manager."""
+
+    def __init__(self, emulator: Emulator, id: int) -> None:
+        self._emulator = emulator
+        self.id = id
+
+    def clear(self) -> None:
+        """Let it be over."""
+        self._emulator._ask("DELETE", f"faults/{self.id}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
+
+
+class Emulator:
+    """An emulated cloud in a process of its own: a real wire API on loopback, whose machines are processes.
+
+    Any SDK or tool that is told its address works with it: the managers of this package, boto3, the AWS
+    CLI, Terraform. It is Linux only.
+
+    Parameters
+    ----------
+    cloud
+        Which: `aws`.
+    profile
+        How fast, how large and how reliable it is: `instant` (no latency, boots of 0.1 s; the default) or
+        `fargate` (published latencies and rates).
+    time_scale
+        Every wait of the cloud's own is multiplied by it; what its machines do takes as long as it takes.
+    seed
+        All chance is drawn from it.
+    engine
+        What a machine is: `process` (a process here), `podman` (a container) or `none` (a state only).
+    port
+        Where it listens; 0 means any.
+    images
+        Further images, as keyword arguments of `add_image`.
+
+    Raises
+    ------
+    ValueError
+        When there is no such cloud, profile or engine.
+    RuntimeError
+        When it cannot start; the message carries what its process said.
+
+    Examples
+    --------
+    >>> from cloudprovider.emulator import Emulator
+    >>> with Emulator("aws") as cloud, cloud.active():
+    ...     import boto3
+    ...     boto3.client("sts").get_caller_identity()["Account"]
+    '123456789012'
+    """
+
+    def __init__(
+        self,
+        cloud: str = "aws",
+        *,
+        profile: str = "instant",
+        time_scale: float = 1.0,
+        seed: int = 0,
+        engine: str = "process",
+        port: int = 0,
+        images: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        _check("cloud", cloud, CLOUDS)
+        _check("profile", profile, ("instant", "fargate"))
+        _check("engine", engine, ("process", "podman", "none"))
+        if sys.platform != "linux":
+            raise RuntimeError("The embedded cloud runs on Linux only; elsewhere use LocalProvider.")
+        self._arguments = [
+            *(cloud, "--profile", profile, "--time-scale", str(time_scale), "--seed", str(seed)),
+            *("--engine", engine, "--port", str(port), "--die-with-parent"),
+        ]
+        self._images = images
+        self._process: subprocess.Popen[str] | None = None
+        self._thread: threading.Thread | None = None
+        self._endpoint = ""
+        self._output = ""
+
+    # -- its life ------------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Start its process, and wait until it answers."""
+        if self._process is not None:
+            return self
+        started = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(started,), name="emulator", daemon=True)
+        self._thread.start()
+        if not started.wait(START_S) or not self._endpoint:
+            said = self._output
+            self.close()
+            raise RuntimeError(f"The emulated cloud did not start within {START_S:g} s. It said:\n{said}")
+        for image in self._images:
+            self.add_image(**image)
+        return self
+
+    def _run(self, started: threading.Event) -> None:
+        """Start the process in the thread that waits for it: it dies with the thread that started it."""
+        command = [sys.executable, "-m", "cloudprovider.emulator", *self._arguments]
+        self._process = process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        assert process.stdout is not None
+        with process.stdout:
+            for line in process.stdout:
+                if not self._endpoint and line.startswith("http://"):
+                    self._endpoint = line.strip()
+                    started.set()
+                else:
+                    self._output += line
+        process.wait()
+        started.set()
+
+    def close(self) -> None:
+        """End its process; nothing of its machines is left."""
+        process, self._process, self._endpoint = self._process, None, ""
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if self._thread is not None:
+            self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def reset(
+        self, *, profile: str | None = None, time_scale: float | None = None, seed: int | None = None
+    ) -> None:
+        """Make it a new account: machines ended, everything forgotten; faster than another process.
+
+        Parameters
+        ----------
+        profile, time_scale, seed
+            As at its start; None means unchanged.
+        """
+        if profile is not None:
+            _check("profile", profile, ("instant", "fargate"))
+        self._ask("POST", "reset", {"profile": profile, "time_scale": time_scale, "seed": seed})
+
+    # -- how to reach it -----------------------------------------------------------------------------
+
+    @property
+    def endpoint(self) -> str:
+        """Base address of its API; it serves every service of the cloud."""
+        if not self._endpoint:
+            raise RuntimeError(
+                "The emulated cloud is not running: call start(), or use `with Emulator(...)`."
+            )
+        return self._endpoint
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        if self._process is None:
+            raise RuntimeError("The emulated cloud is not running.")
+        return self._process.pid
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What a process needs in its environment to use it: endpoint, dummy credentials, region."""
+        return environment(self.endpoint)
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[Self]:
+        """Use it in this process for a block: `os.environ` is as `environ` says, and restored afterwards."""
+        before = dict(os.environ)
+        hidden = [name for name in before if name in HIDDEN or name.startswith(HIDDEN_PREFIXES)]
+        for name in hidden:
+            del os.environ[name]
+        os.environ.update(self.environ)
+        try:
+            yield self
+        finally:
+            for name in {*hidden, *self.environ}:
+                if name in before:
+                    os.environ[name] = before[name]
+                else:
+                    os.environ.pop(name, None)
+
+    # -- what it saw ---------------------------------------------------------------------------------
+
+    @property
+    def calls(self) -> list[Call]:
+        """Every call of its API, oldest first."""
+        return [Call(**call) for call in self._ask("GET", "calls")]
+
+    @property
+    def ledger(self) -> list[LedgerEntry]:
+        """What everything has cost until now."""
+        return [LedgerEntry(**entry) for entry in self._ask("GET", "ledger")]
+
+    def machines(self) -> list[EmulatedMachine]:
+        """Every machine, the stopped ones of the last hour included."""
+        return [EmulatedMachine(**machine) for machine in self._ask("GET", "machines")]
+
+    def leftovers(self) -> list[str]:
+        """What the account has beside its landing: live machines, definitions, groups, secrets, interfaces.
+
+        The landing is what carries the tag `dask-landing`.
+        """
+        return [str(line) for line in self._ask("GET", "leftovers")]
+
+    # -- what it is made to do -----------------------------------------------------------------------
+
+    def inject(self, kind: str, operation: str = "", **figures: Any) -> InjectedFault:
+        """Make something go wrong from now on.
+
+        Parameters
+        ----------
+        kind
+            `throttle`, `error`, `error-after-effect`, `lost-answer`, `denied`, `expired-credentials`: of
+            calls. `capacity`, `quota`, `image-pull`, `addresses`, `stale`, `role-propagation`: of machines.
+        operation
+            Which calls: `RunTask`, `ecs:RunTask`, `ecs:*`; empty means all.
+        figures
+            `every` (each n-th call), `times` (how often; without it, until cleared), `code`, `message`,
+            `status`; `room`, `market`, `subnet`, `image`, `seconds`.
+
+        Raises
+        ------
+        ValueError
+            When there is no such kind or figure.
+
+        Examples
+        --------
+        >>> cloud.inject("throttle", every=3)  # doctest: +SKIP
+        >>> cloud.inject("error-after-effect", "RunTask", times=1)  # doctest: +SKIP
+        >>> with cloud.inject("capacity", room=5, market="spot"):  # doctest: +SKIP
+        ...     cluster.scale(10)
+        """
+        fault = self._ask("POST", "faults", {"kind": kind, "operation": operation, **figures})
+        return InjectedFault(self, fault["id"])
+
+    def clear(self) -> None:
+        """Let every fault be over."""
+        self._ask("DELETE", "faults")
+
+    def interrupt(self, machine: str) -> None:
+        """Take a spot machine back, with the cloud's own notice."""
+        self._ask("POST", f"machines/{machine}/interrupt")
+
+    def kill(self, machine: str) -> None:
+        """End a machine's processes at once, without any notice."""
+        self._ask("POST", f"machines/{machine}/kill")
+
+    def add_image(
+        self,
+        name: str,
+        *,
+        python: str | Path = sys.executable,
+        carries_runtime: bool = False,
+        **properties: Any,
+    ) -> None:
+        """Add an image to the registry that machines pull from.
+
+        Parameters
+        ----------
+        name
+            With its tag, such as `registry.example/team/dask:1`.
+        python
+            The interpreter that is the image's `python`.
+        carries_runtime
+            Whether the image has the runtime of this project.
+        properties
+            `architectures`, `environ`, `entrypoint`: see `cloudprovider.emulator.images.Images.add`.
+        """
+        given = {"name": name, "python": str(python), "carries_runtime": carries_runtime, **properties}
+        self._ask("POST", "images", given)
+
+    def _ask(self, method: str, what: str, document: Mapping[str, Any] | None = None) -> Any:
+        host = self.endpoint.removeprefix("http://")
+        connection = http.client.HTTPConnection(host, timeout=START_S)
+        try:
+            body = None if document is None else json.dumps(document)
+            connection.request(method, f"/_cloud/{what}", body)
+            answer = connection.getresponse()
+            text = answer.read().decode()
+        finally:
+            connection.close()
+        if answer.status == http.HTTPStatus.NOT_FOUND:
+            raise LookupError(text)
+        if answer.status == http.HTTPStatus.BAD_REQUEST:
+            raise ValueError(text)
+        if answer.status != http.HTTPStatus.OK:
+            raise RuntimeError(f"The emulated cloud failed at {method} {what}: {text}")
+        return json.loads(text)
+
+
+def _check(what: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        near = difflib.get_close_matches(value, known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"there is {', '.join(known)}."
+        raise ValueError(f"There is no {what} '{value}'; {hint}")

@@ -1,0 +1,211 @@
+"""What can be made to go wrong in an emulated cloud, on request and repeatably."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import itertools
+import threading
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from cloudprovider.emulator.wire import AWSError
+
+if TYPE_CHECKING:
+    from cloudprovider.emulator.wire import Request
+
+__all__ = ["KINDS", "Fault", "Faults"]
+
+#: Each kind of fault: what it does.
+KINDS = {
+    "throttle": "refuses calls with the service's throttling error",
+    "error": "refuses calls with `code` and `message`, before they have any effect",
+    "error-after-effect": "does what the call asks, then answers a server error",
+    "lost-answer": "does what the call asks, then closes the connection without an answer",
+    "denied": "refuses calls as not authorized",
+    "expired-credentials": "refuses every call as its credentials have expired",
+    "capacity": "has room for only `room` more machines of `market`",
+    "quota": "allows only `room` vCPUs of `market` in use at once",
+    "image-pull": "cannot pull images whose name matches `image`",
+    "addresses": "leaves only `room` free addresses in subnet `subnet`",
+    "stale": "shows machines in lists and descriptions only `seconds` after they were made",
+    "role-propagation": "lets a role be used only `seconds` after it was made",
+}
+
+#: What a service calls a call too many; the others say ThrottlingException.
+THROTTLED = {
+    "ec2": ("RequestLimitExceeded", "Request limit exceeded.", 503),
+    "iam": ("Throttling", "Rate exceeded", 400),
+    "sts": ("Throttling", "Rate exceeded", 400),
+}
+#: What a service calls an expired credential; the others say ExpiredTokenException.
+EXPIRED = {
+    "ec2": ("RequestExpired", "Request has expired.", 400),
+    "iam": ("ExpiredToken", "The security token included in the request is expired", 403),
+    "sts": ("ExpiredToken", "The security token included in the request is expired", 403),
+}
+#: What a service calls a call that is not allowed; the others say AccessDeniedException.
+DENIED = {
+    "ec2": ("UnauthorizedOperation", 403),
+    "iam": ("AccessDenied", 403),
+    "sts": ("AccessDenied", 403),
+}
+SERVER_ERRORS = {
+    "ecs": ("ServerException", "Service Unavailable. Please try again later."),
+    "ec2": ("InternalError", "An internal error has occurred"),
+}
+
+
+@dataclass(kw_only=True)
+class Fault:
+    """One thing that goes wrong.
+
+    Parameters
+    ----------
+    kind
+        One of `KINDS`.
+    operation
+        Which calls it concerns: `RunTask`, `ecs:RunTask`, `ecs:*`; empty means all.
+    every
+        It hits each `every`-th of the calls it concerns.
+    times
+        How often it hits; None means without end.
+    code, message, status
+        Of the error that is answered, where the kind does not say.
+    room, market, subnet, image, seconds
+        See `KINDS`; an empty market, subnet or image means any.
+    """
+
+    kind: str
+    operation: str = ""
+    every: int = 1
+    times: int | None = None
+    code: str = ""
+    message: str = ""
+    status: int = 400
+    room: int = 0
+    market: str = ""
+    subnet: str = ""
+    image: str = ""
+    seconds: float = 0.0
+    id: int = 0
+    seen: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            near = difflib.get_close_matches(self.kind, KINDS, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else f": use one of {', '.join(KINDS)}."
+            raise ValueError(f"There is no fault '{self.kind}'{hint}")
+        if self.every < 1:
+            raise ValueError(f"every={self.every} must be at least 1.")
+
+    def concerns(self, request: Request) -> bool:
+        """Whether it is about this call at all."""
+        name = f"{request.service}:{request.operation}"
+        wanted = self.operation or "*"
+        return fnmatchcase(name, wanted if ":" in wanted or wanted == "*" else f"*:{wanted}")
+
+
+class Faults:
+    """The faults that are on; thread-safe."""
+
+    def __init__(self) -> None:
+        self._faults: dict[int, Fault] = {}
+        self._ids = itertools.count(1)
+        self._lock = threading.Lock()
+
+    def add(self, **what: Any) -> Fault:
+        """Make something go wrong from now on."""
+        unknown = set(what) - {field.name for field in dataclasses.fields(Fault)}
+        if unknown:
+            raise ValueError(f"A fault has no '{', '.join(sorted(unknown))}'.")
+        with self._lock:
+            fault = Fault(**what, id=next(self._ids))
+            self._faults[fault.id] = fault
+            return fault
+
+    def clear(self, id: int | None = None) -> None:
+        """Let one fault, or all, be over."""
+        with self._lock:
+            if id is None:
+                self._faults.clear()
+            else:
+                self._faults.pop(id, None)
+
+    def of(self, kind: str) -> list[Fault]:
+        """The faults of one kind, oldest first."""
+        with self._lock:
+            return [fault for fault in self._faults.values() if fault.kind == kind]
+
+    def hit(self, kind: str, request: Request) -> Fault | None:
+        """The fault of this kind that hits this call, if one does."""
+        with self._lock:
+            for fault in list(self._faults.values()):
+                if fault.kind != kind or not fault.concerns(request):
+                    continue
+                fault.seen += 1
+                if fault.seen % fault.every == 0 and self._spend(fault):
+                    return fault
+        return None
+
+    def _spend(self, fault: Fault) -> bool:
+        if fault.times is not None:
+            fault.times -= 1
+            if fault.times <= 0:
+                self._faults.pop(fault.id, None)
+        return True
+
+    def refuse(self, request: Request) -> None:
+        """Raise what a call is refused with, before it has any effect."""
+        service = request.service
+        if self.hit("expired-credentials", request):
+            raise AWSError(
+                *EXPIRED.get(
+                    service,
+                    ("ExpiredTokenException", "The security token included in the request is expired", 400),
+                )
+            )
+        if self.hit("denied", request):
+            raise denied(request)
+        if self.hit("throttle", request):
+            raise throttled(request)
+        if fault := self.hit("error", request):
+            raise AWSError(fault.code or "InternalFailure", fault.message, fault.status)
+
+    def market(self, kind: str, market: str) -> Fault | None:
+        """The fault of this kind that concerns a market, if one does."""
+        return next((fault for fault in self.of(kind) if fault.market in ("", market)), None)
+
+
+def denied(request: Request) -> AWSError:
+    """What the service says to who may not make a call."""
+    code, status = DENIED.get(request.service, ("AccessDeniedException", 400))
+    who = "arn:aws:sts::123456789012:user/moto"
+    action = f"{request.service}:{request.operation}"
+    if request.service == "ec2":
+        return AWSError(
+            code,
+            f"You are not authorized to perform this operation. User: {who} is not authorized to "
+            f"perform: {action} because no identity-based policy allows the {action} action",
+            status,
+        )
+    return AWSError(
+        code,
+        f"User: {who} is not authorized to perform: {action} "
+        f"because no identity-based policy allows the {action} action",
+        status,
+    )
+
+
+def throttled(request: Request) -> AWSError:
+    """What the service says to who calls too often."""
+    return AWSError(*THROTTLED.get(request.service, ("ThrottlingException", "Rate exceeded", 400)))
+
+
+def server_error(request: Request) -> AWSError:
+    """What the service says when it fails."""
+    code, message = SERVER_ERRORS.get(
+        request.service, ("InternalServerError", "An error occurred on the server side.")
+    )
+    return AWSError(code, message, 500)

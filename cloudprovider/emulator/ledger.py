@@ -1,0 +1,77 @@
+"""What machines cost: by the second, with the cloud's minimum."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+
+from cloudprovider.emulator.records import LedgerEntry
+from cloudprovider.prices import FALLBACK, table
+
+MINIMUM_S = 60.0  # https://aws.amazon.com/fargate/pricing/: one minute, from the start of the image's pull
+HOUR_S = 3600.0
+
+
+@dataclass
+class _Account:
+    kind: str
+    market: str
+    hourly: float
+    started: float
+    ended: float | None = None
+
+
+class Ledger:
+    """Who ran how long; thread-safe."""
+
+    def __init__(self) -> None:
+        self._accounts: dict[tuple[str, str], _Account] = {}
+        self._lock = threading.Lock()
+
+    def start(self, machine: str, kind: str, market: str, hourly: float, at: float) -> None:
+        """From `at` on this bills."""
+        with self._lock:
+            self._accounts[machine, kind] = _Account(kind, market, hourly, at)
+
+    def stop(self, machine: str, at: float) -> None:
+        """Nothing of this machine bills after `at`."""
+        with self._lock:
+            for (name, _), account in self._accounts.items():
+                if name == machine and account.ended is None:
+                    account.ended = at
+
+    def entries(self) -> list[LedgerEntry]:
+        """What everything has cost until now."""
+        now = time.time()
+        with self._lock:
+            return [_entry(machine, account, now) for (machine, _), account in self._accounts.items()]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._accounts.clear()
+
+
+def _entry(machine: str, account: _Account, now: float) -> LedgerEntry:
+    seconds = max(0.0, (now if account.ended is None else account.ended) - account.started)
+    price = max(seconds, MINIMUM_S) * account.hourly / HOUR_S
+    return LedgerEntry(
+        machine=machine, kind=account.kind, market=account.market, seconds=seconds, price=price
+    )
+
+
+def fargate_hourly(
+    region: str, *, vcpu: float, memory_gb: float, storage_gb: float, market: str, architecture: str
+) -> float:
+    """What a task of this size costs an hour, by the cloud's price list."""
+    regions = table("fargate")["regions"]
+    prices = {**regions[FALLBACK], **regions.get(region, {})}
+    rate = prices[architecture][market]
+    beyond = max(0.0, storage_gb - table("fargate")["storage_included_gib"])
+    return float(vcpu * rate["vcpu"] + memory_gb * rate["memory"] + beyond * prices["storage"])
+
+
+def ipv4_hourly() -> float:
+    """What a public IPv4 address costs an hour."""
+    return float(table("fargate")["public_ipv4"])

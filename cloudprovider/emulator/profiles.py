@@ -1,0 +1,110 @@
+"""How fast, how large and how reliable an emulated cloud is: published figures, where there are any."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["PROFILES", "Profile", "Rate"]
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A token bucket: `burst` at once, then `per_second`."""
+
+    burst: float
+    per_second: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """What the emulated cloud does to those who call it; every wait is multiplied by the time scale.
+
+    Parameters
+    ----------
+    latency_s
+        How long each API call takes beside its own work.
+    address_s
+        From the order until a machine's network interface has its address and its image is pulled.
+    running_s
+        From the order until its container starts.
+    release_s
+        From the end of its container until it is stopped for good.
+    spread
+        Share of its boot by which machines differ, drawn from the seed.
+    launches
+        Machines that may be started, for each market.
+    calls
+        Calls that may be made, by `service:Operation`.
+    capacity
+        Machines the cloud has room for, by market; a market that is not named has no end.
+    spot_interruptions
+        Expected interruptions of a spot machine an hour.
+    """
+
+    latency_s: float = 0.0
+    address_s: float = 0.02
+    running_s: float = 0.1
+    release_s: float = 0.02
+    spread: float = 0.0
+    launches: Rate | None = None
+    calls: Mapping[str, Rate] = field(default_factory=dict)
+    capacity: Mapping[str, int] = field(default_factory=dict)
+    spot_interruptions: float = 0.0
+
+
+INSTANT = Profile()
+
+FARGATE = Profile(
+    # A signed call from a home or office to a region on the same continent: our own choice, not published.
+    latency_s=0.05,
+    # "ENI attachment latency: < 10 seconds per task (normal)":
+    # https://www.cloudkeeper.com/insights/blog/addressing-network-bottlenecks-while-scaling-amazon-ecs
+    # The rest of a boot is the image's pull: 40 s stands for one of some 200 MB, our own choice.
+    address_s=10.0,
+    running_s=40.0,
+    # The interface is detached and deleted in DEPROVISIONING: our own choice, not published.
+    release_s=10.0,
+    spread=0.1,
+    # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/throttling.html: burst 100, then 20 a second,
+    # on-demand and spot each; and 20 RunTask calls a second, burst and sustained
+    launches=Rate(100, 20),
+    calls=MappingProxyType({"ecs:RunTask": Rate(20, 20)}),
+)
+
+PROFILES: Mapping[str, Profile] = MappingProxyType({"instant": INSTANT, "fargate": FARGATE})
+
+
+def profile(name: str, **changes: object) -> Profile:
+    """The profile of this name, with some of its figures changed."""
+    return dataclasses.replace(PROFILES[name], **changes)  # type: ignore[arg-type]
+
+
+class Bucket:
+    """The tokens of one rate; thread-safe."""
+
+    def __init__(self, rate: Rate, scale: float = 1.0) -> None:
+        self._rate = rate
+        self._scale = max(scale, 1e-9)
+        self._tokens = rate.burst
+        self._filled = time.monotonic()
+        self._lock = threading.Lock()
+
+    def take(self, count: float = 1) -> bool:
+        """Whether there were `count` tokens; if so, they are gone."""
+        with self._lock:
+            now = time.monotonic()
+            refill = (now - self._filled) * self._rate.per_second / self._scale
+            self._tokens = min(self._rate.burst, self._tokens + refill)
+            self._filled = now
+            if self._tokens < count:
+                return False
+            self._tokens -= count
+            return True

@@ -1,0 +1,104 @@
+"""What an emulated cloud tells of itself: plain data, the same on both sides of its control API."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Call", "EmulatedMachine", "LedgerEntry"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One call of the cloud's API, as the cloud saw it.
+
+    Parameters
+    ----------
+    service
+        Such as `ecs`.
+    operation
+        Such as `RunTask`.
+    start, end
+        Seconds since the epoch when the request had arrived and when its answer was ready.
+    error
+        The error code that was answered; empty when it succeeded.
+    """
+
+    service: str
+    operation: str
+    start: float
+    end: float
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerEntry:
+    """What one machine, or one thing that bills beside it, has cost until now.
+
+    Parameters
+    ----------
+    machine
+        The cloud's id of the machine.
+    kind
+        Size in the cloud's words, such as `1 vCPU, 4 GB`; `public IPv4` for its public address.
+    market
+        `on-demand` or `spot`.
+    seconds
+        How long it ran; what is billed has the cloud's minimum.
+    price
+        US dollars until now, billing minimum included.
+    """
+
+    machine: str
+    kind: str
+    market: str
+    seconds: float
+    price: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmulatedMachine:
+    """One machine of an emulated cloud, seen from behind: what its API says, and the process it is.
+
+    Parameters
+    ----------
+    id
+        The cloud's id.
+    state
+        The cloud's own word, such as `PENDING` or `RUNNING`.
+    kind, market, zone
+        Size in the cloud's words, `on-demand` or `spot`, availability zone.
+    image
+        The container image it runs.
+    address
+        Its address; empty while the cloud has assigned none.
+    pid
+        The process it is on this computer; None when there is none now.
+    exit_code
+        Of its essential container; None while it runs.
+    reason
+        Why it stopped, in the cloud's words; empty while it runs.
+    tags
+        As ordered.
+    """
+
+    id: str
+    state: str
+    kind: str
+    market: str
+    zone: str
+    image: str
+    address: str = ""
+    pid: int | None = None
+    exit_code: int | None = None
+    reason: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def document(record: Call | LedgerEntry | EmulatedMachine) -> dict[str, Any]:
+    """The record as JSON can say it."""
+    return dataclasses.asdict(record)

@@ -1,0 +1,136 @@
+"""The process that is an emulated cloud: its API and, under `/_cloud/`, what only an emulator can tell.
+
+GET    /_cloud/address              the caller's address
+GET    /_cloud/calls|machines|ledger|leftovers
+POST   /_cloud/faults               make something go wrong
+DELETE /_cloud/faults[/ID]          let it be over
+POST   /_cloud/machines/ID/interrupt|kill
+POST   /_cloud/images               add an image
+POST   /_cloud/reset                forget everything, with another profile if one is given
+GET    /_cloud/ecs/v4/ID[/task]     a machine's metadata service
+GET    /_cloud/ecs/credentials/ID   the credentials of its task role
+GET    /v2/NAME/manifests/TAG       the registry of the images
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cloudprovider.emulator.aws import AWS
+    from cloudprovider.emulator.control import Control
+
+logger = logging.getLogger(__name__)
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
+
+
+class NoAnswer(Exception):
+    """The connection is to be closed without an answer."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection; it stays open for many requests."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = 1 << 16
+    server: Server
+
+    def _answer(self) -> None:
+        try:
+            body = self._body()
+            status, headers, content = self.server.respond(
+                self.command, self.path, dict(self.headers.items()), body, self.client_address[0]
+            )
+        except NoAnswer:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+            return b"".join(iter(self._chunk, b""))
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def _chunk(self) -> bytes:
+        size = int(self.rfile.readline().partition(b";")[0], 16)
+        chunk = self.rfile.read(size)
+        self.rfile.readline()
+        return chunk
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Say nothing: `calls` is the log."""
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = _answer
+
+
+class Server(ThreadingHTTPServer):
+    """Listens on loopback, and passes each request to who answers it."""
+
+    daemon_threads = True
+    request_queue_size = 512
+
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
+        self.cloud: AWS | None = None
+        self.control: Control | None = None
+
+    @property
+    def url(self) -> str:
+        """Base address."""
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def respond(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes, caller: str
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body of an answer."""
+        if self.cloud is None or self.control is None:
+            return 503, {}, b""
+        route = urlsplit(path).path
+        if route.startswith("/v2/"):
+            found = self.control.registry(route)
+            return (200 if found else 404), {"Content-Type": "application/json"}, found or b""
+        if route.startswith("/_cloud/"):
+            return self._controlled(self.control, method, route, body, caller)
+        return self.cloud.respond(method, path, headers, body, caller)
+
+    @staticmethod
+    def _controlled(
+        control: Control, method: str, route: str, body: bytes, caller: str
+    ) -> tuple[int, dict[str, str], bytes]:
+        try:
+            document = control.answer(method, route.removeprefix("/_cloud/"), body, caller)
+        except (KeyError, LookupError) as error:
+            return 404, {"Content-Type": "text/plain"}, str(error.args[0] if error.args else error).encode()
+        except (ValueError, TypeError) as error:
+            return 400, {"Content-Type": "text/plain"}, str(error).encode()
+        except Exception as error:
+            logger.exception("The emulated cloud failed at %s %s", method, route)
+            return 500, {"Content-Type": "text/plain"}, repr(error).encode()
+        if isinstance(document, str):
+            return 200, {"Content-Type": "text/plain; charset=utf-8"}, document.encode()
+        return 200, {"Content-Type": "application/json"}, json.dumps(document).encode()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A caller that hangs up is no error of ours."""
+        logger.debug("Connection from %s ended", client_address, exc_info=True)
+
+    def start(self) -> None:
+        """Answer from now on."""
+        threading.Thread(target=self.serve_forever, args=(0.05,), name="api", daemon=True).start()
