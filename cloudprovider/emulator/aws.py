@@ -85,7 +85,7 @@ class Moto:
 
 
 def import_moto(network: ipaddress.IPv4Network) -> Moto:
-    """moto with a live EC2, its settings made before it is first imported."""
+    """Import moto with a live EC2, its settings made before it is first imported."""
     os.environ.update(SETTINGS)
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 

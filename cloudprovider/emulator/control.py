@@ -18,6 +18,19 @@ if TYPE_CHECKING:
     from cloudprovider.emulator.cloud import Cloud
     from cloudprovider.emulator.ecs_task import Task
 
+#: What each method does to each thing under `/_cloud/`.
+ACTIONS = {
+    ("GET", "calls"): "_calls",
+    ("GET", "machines"): "_machines",
+    ("GET", "ledger"): "_ledger",
+    ("GET", "leftovers"): "_leftovers",
+    ("POST", "faults"): "_inject",
+    ("DELETE", "faults"): "_clear",
+    ("POST", "images"): "_add_image",
+    ("POST", "reset"): "_reset",
+    ("POST", "machines"): "_harm",
+    ("GET", "ecs"): "_metadata",
+}
 MANIFEST = re.compile(r"/v2/(.+)/manifests/([^/]+)")
 
 
@@ -34,35 +47,48 @@ class Control:
     def answer(self, method: str, route: str, body: bytes, caller: str) -> Any:
         """A text or a document; raises LookupError for what there is not, ValueError for what cannot be."""
         name, _, rest = route.partition("/")
-        given = json.loads(body) if body else {}
-        match method, name, rest:
-            case "GET", "address", "":
-                return caller
-            case "GET", "calls", "":
-                return [records.document(call) for call in list(self._aws.calls)]
-            case "GET", "machines", "":
-                return [records.document(machine(task)) for task in self._aws.ecs.tasks()]
-            case "GET", "ledger", "":
-                return [records.document(entry) for entry in self._aws.account.ledger.entries()]
-            case "GET", "leftovers", "":
-                return self._leftovers()
-            case "POST", "faults", "":
-                return dataclasses.asdict(self._aws.account.faults.add(**given))
-            case "DELETE", "faults", _:
-                self._aws.account.faults.clear(int(rest) if rest else None)
-                return {}
-            case "POST", "images", "":
-                self._aws.account.images.add(**given)
-                return {}
-            case "POST", "reset", "":
-                self._cloud.reset(**given)
-                return {}
-            case "POST", "machines", _:
-                return self._do(*rest.split("/"))
-            case "GET", "ecs", _:
-                return self._metadata(rest)
-            case _:
-                raise LookupError(f"There is no {method} {route}.")
+        if (method, name) == ("GET", "address"):
+            return caller
+        act = getattr(self, ACTIONS.get((method, name), ""), None)
+        if act is None:
+            raise LookupError(f"There is no {method} {route}.")
+        return act(rest, json.loads(body) if body else {})
+
+    def _calls(self, _: str, __: Any) -> Any:
+        return [records.document(call) for call in list(self._aws.calls)]
+
+    def _machines(self, _: str, __: Any) -> Any:
+        return [records.document(machine(task)) for task in self._aws.ecs.tasks()]
+
+    def _ledger(self, _: str, __: Any) -> Any:
+        return [records.document(entry) for entry in self._aws.account.ledger.entries()]
+
+    def _leftovers(self, _: str, __: Any) -> Any:
+        from cloudprovider.emulator.leftovers import leftovers
+
+        with self._aws.account.lock:
+            return leftovers(list(self._aws.ecs.tasks()))
+
+    def _inject(self, _: str, given: dict[str, Any]) -> Any:
+        return dataclasses.asdict(self._aws.account.faults.add(**given))
+
+    def _clear(self, rest: str, _: Any) -> Any:
+        self._aws.account.faults.clear(int(rest) if rest else None)
+        return {}
+
+    def _add_image(self, _: str, given: dict[str, Any]) -> Any:
+        self._aws.account.images.add(**given)
+        return {}
+
+    def _reset(self, _: str, given: dict[str, Any]) -> Any:
+        self._cloud.reset(**given)
+        return {}
+
+    def _harm(self, rest: str, _: Any) -> Any:
+        id, _, what = rest.partition("/")
+        life = self._aws.ecs.life
+        {"interrupt": life.interrupt, "kill": life.kill}[what](self._aws.ecs.find(id))
+        return {}
 
     def registry(self, route: str) -> bytes | None:
         """The manifest of an image; None when the registry has it not."""
@@ -77,19 +103,7 @@ class Control:
                 return json.dumps({"schemaVersion": 2, "config": {"digest": f"sha256:{digest}"}}).encode()
         return None
 
-    def _leftovers(self) -> list[str]:
-        from cloudprovider.emulator.leftovers import leftovers
-
-        with self._aws.account.lock:
-            return leftovers(list(self._aws.ecs.tasks()))
-
-    def _do(self, id: str, what: str) -> dict[str, Any]:
-        task = self._aws.ecs.find(id)
-        life = self._aws.ecs.life
-        {"interrupt": life.interrupt, "kill": life.kill}[what](task)
-        return {}
-
-    def _metadata(self, rest: str) -> dict[str, Any]:
+    def _metadata(self, rest: str, _: Any) -> dict[str, Any]:
         from cloudprovider.emulator import metadata
 
         kind, id, *more = rest.split("/")
@@ -124,14 +138,12 @@ def machine(task: Task) -> EmulatedMachine:
 def described(task: Task) -> tuple[dict[str, Any], dict[str, Any], str]:
     """A task and its definition as the API tells them, and the block of its subnet."""
     from moto.ec2 import ec2_backends
-    from moto.ecs import ecs_backends
 
     definition = {
         "family": task.family,
         "revision": int(task.task_definition_arn.rpartition(":")[2]),
         "containerDefinitions": [dict(container.definition) for container in task.containers],
     }
-    assert ecs_backends is not None
     subnet = ec2_backends[ACCOUNT][task.region].get_subnet(task.subnet)
     return task.describe(), definition, subnet.cidr_block
 

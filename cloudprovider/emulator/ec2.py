@@ -20,7 +20,7 @@ NETWORKS = range(31, 251)  # the second number of the default VPC's addresses
 CLAIM_PORT = 8701  # who listens on it in a network has claimed that network
 
 
-class NoFreeAddress(Exception):
+class NoFreeAddress(Exception):  # noqa: N818  (what EC2 calls it)
     """A subnet has no address left."""
 
 

@@ -106,7 +106,8 @@ class ECS:
 
     def start_task(self, request: Request) -> Document:
         """StartTask: there are no container instances to start tasks on."""
-        raise invalid("Container instances cannot be used with Fargate.")
+        instances = (request.parameters or {})["containerInstances"]
+        return {"tasks": [], "failures": [{"arn": arn, "reason": "MISSING"} for arn in instances]}
 
     def stop_task(self, request: Request) -> Document:
         """StopTask: SIGTERM now, SIGKILL at the stop timeout."""

@@ -25,7 +25,7 @@ PLATFORMS = {"X86_64": "linux/amd64", "ARM64": "linux/arm64"}
 NO_POLICY = "because no identity-based policy allows the {action} action"
 
 
-class BootFailure(Exception):
+class BootFailure(Exception):  # noqa: N818  (not an error of ours)
     """Why a task's containers cannot start, as its stoppedReason says it."""
 
 
@@ -81,12 +81,11 @@ def check_image(account: Account, task: Task, network: Any, container: Container
         )
 
 
-def resolved_secrets(account: Account, task: Task, network: Any, container: Container) -> dict[str, str]:
+def resolved_secrets(task: Task, network: Any, container: Container) -> dict[str, str]:
     """The variables of a container whose values come from a store."""
     return {
         secret["name"]: _secret(task, network, secret["valueFrom"])
         for secret in container.definition.get("secrets") or []
-        if account
     }
 
 

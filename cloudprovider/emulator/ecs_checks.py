@@ -31,6 +31,7 @@ MAX_STOP_TIMEOUT_S = 120
 MAX_OVERRIDES = 8192
 MAX_DEFINITION = 64 * 1024
 MAX_TAGS = 50
+NETWORK_LIMITS = {"subnets": 16, "securityGroups": 5}
 TAG_KEY = re.compile(r"[\w\s.:/=+@-]{1,128}")
 TAG_VALUE = re.compile(r"[\w\s.:/=+@-]{0,256}")
 CLIENT_TOKEN = re.compile(r"[!-~]{1,64}")
@@ -181,35 +182,34 @@ def check_order(parameters: Mapping[str, Any], names: Sequence[str]) -> None:
 
 def check_network(parameters: Mapping[str, Any], ec2: Any) -> Mapping[str, Any]:
     """The network that an order names, when it exists."""
-    network: dict[str, Any] = (parameters.get("networkConfiguration") or {}).get("awsvpcConfiguration")
+    network = (parameters.get("networkConfiguration") or {}).get("awsvpcConfiguration")
     if not network:
         raise invalid("Network Configuration must be provided when networkMode 'awsvpc' is specified.")
-    limits = {"subnets": 16, "securityGroups": 5}
-    for name, limit in limits.items():
+    for name, limit in NETWORK_LIMITS.items():
         if len(network.get(name, [])) > limit:
             raise invalid(f"{name} can have at most {limit} items.")
     if not network["subnets"]:
         raise invalid("subnets can not be empty.")
-    known = {subnet.id: subnet.vpc_id for subnet in ec2.describe_subnets()}
-    for subnet in network["subnets"]:
-        if subnet not in known:
-            raise invalid(
-                f"Error retrieving subnet information for [{', '.join(network['subnets'])}]: "
-                f"The subnet ID '{subnet}' does not exist (ErrorCode: InvalidSubnetID.NotFound)"
-            )
-    vpcs = {known[subnet] for subnet in network["subnets"]}
+    subnets = {subnet.id: subnet.vpc_id for subnet in ec2.describe_subnets()}
+    groups = {id: vpc for vpc, of_vpc in ec2.groups.items() for id in of_vpc}
+    vpcs = _known(network["subnets"], subnets, "subnet", "The subnet ID", "InvalidSubnetID.NotFound")
     if len(vpcs) > 1:
         raise invalid("Subnets must be in the same VPC.")
-    groups = {id: vpc for vpc, of_vpc in ec2.groups.items() for id in of_vpc}
-    for group in network.get("securityGroups", []):
-        if group not in groups:
+    wanted = network.get("securityGroups", [])
+    if _known(wanted, groups, "security group", "The security group", "InvalidGroup.NotFound") - vpcs:
+        raise invalid("Security groups and subnets must be in the same VPC.")
+    return dict(network)
+
+
+def _known(ids: Sequence[str], vpcs: Mapping[str, str], what: str, noun: str, code: str) -> set[str]:
+    """The networks of some resources, when each of them exists."""
+    for id in ids:
+        if id not in vpcs:
             raise invalid(
-                f"Error retrieving security group information for [{', '.join(network['securityGroups'])}]: "
-                f"The security group '{group}' does not exist (ErrorCode: InvalidGroup.NotFound)"
+                f"Error retrieving {what} information for [{', '.join(ids)}]: "
+                f"{noun} '{id}' does not exist (ErrorCode: {code})"
             )
-        if groups[group] not in vpcs:
-            raise invalid("Security groups and subnets must be in the same VPC.")
-    return network
+    return {vpcs[id] for id in ids}
 
 
 def check_role(account: str, arn: str, young_s: float, now: float) -> None:

@@ -109,7 +109,7 @@ class Life:
     def _prepare(self, task: Task, network: Any) -> list[Callable[[str], None]]:
         account = self._account
         for container in task.containers:
-            task.secrets[container.name] = resolved_secrets(account, task, network, container)
+            task.secrets[container.name] = resolved_secrets(task, network, container)
         writers = [log_writer(task, network, container, account.lock) for container in task.containers]
         task.enter("PENDING", "pullStartedAt")
         self._bill(task)

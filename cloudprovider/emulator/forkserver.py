@@ -20,6 +20,7 @@ import gc
 import importlib
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import json
 import logging
 import os
@@ -126,34 +127,38 @@ class Preloaded(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(
         self, fullname: str, _path: Sequence[str] | None, _target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Hand out all modules when the first is asked for."""
+        """Say that a package is there, as it is, but that this is what loads it."""
         if fullname not in CONFIGURED or fullname not in self._modules:
             return None
-        sys.meta_path.remove(self)
-        if not self._refreshed():
+        own = self._modules[fullname].__spec__
+        if own is None or own.origin is None:
             return None
-        # All but the one asked for: if that were there, the import system would load it again.
-        sys.modules.update((name, module) for name, module in self._modules.items() if name != fullname)
-        return importlib.machinery.ModuleSpec(fullname, self)
+        return importlib.util.spec_from_file_location(
+            fullname, own.origin, loader=self, submodule_search_locations=own.submodule_search_locations
+        )
 
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
-        """The module that is there."""
-        return self._modules[spec.name]
-
-    def exec_module(self, module: types.ModuleType) -> None:
-        """Nothing to run; the import system has put our spec in the place of the module's own."""
-        module.__spec__ = self._specs[module.__name__]
-
-    def _refreshed(self) -> bool:
-        """Read Dask's configuration again; False when module bodies must be run again because of it."""
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType | None:
+        """The package that is there, with all else that is; a new one when its configuration has changed."""
+        sys.meta_path.remove(self)
         if self._read_at_import() == self._read:
-            return True
+            sys.modules.update(self._modules)
+            return self._modules[spec.name]
         for name, logger in logging.root.manager.loggerDict.items():
             if name.partition(".")[0] in {"distributed", "bokeh", "tornado"} and isinstance(
                 logger, logging.Logger
             ):
                 logger.handlers.clear()  # the import adds its own
-        return False
+        return None
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Run a new package's own code; the one that is there needs only its own spec back."""
+        package = self._modules[module.__name__]
+        own = self._specs[module.__name__]
+        if own is None or own.loader is None:
+            return
+        module.__spec__, module.__loader__ = own, own.loader
+        if module is not package:
+            own.loader.exec_module(module)
 
     def _read_at_import(self) -> dict[str, Any]:
         config: Any = self._modules["dask.config"]

@@ -52,18 +52,16 @@ def _of_ec2() -> Iterator[str]:
             for group in groups.values():
                 if group.name != "default" and not _landing(group.get_tags()):
                     yield f"ec2 security group: {group.id} {group.name}"
-        for interface in backend.enis.values():
-            yield f"ec2 network interface: {interface.id} {interface.private_ip_address}"
         for reservation in backend.reservations.values():
             for instance in reservation.instances:
                 if instance.state != "terminated":
                     yield f"ec2 instance: {instance.id} {instance.state}"
-        for volume in backend.volumes.values():
-            yield f"ec2 volume: {volume.id}"
-        for template in backend.launch_templates.values():
-            yield f"ec2 launch template: {template.id}"
-        for address in backend.addresses:
-            yield f"ec2 elastic address: {address.public_ip}"
+        yield from (
+            f"ec2 network interface: {one.id} {one.private_ip_address}" for one in backend.enis.values()
+        )
+        yield from (f"ec2 volume: {volume.id}" for volume in backend.volumes.values())
+        yield from (f"ec2 launch template: {template.id}" for template in backend.launch_templates.values())
+        yield from (f"ec2 elastic address: {address.public_ip}" for address in backend.addresses)
 
 
 def _of_stores() -> Iterator[str]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 
 
-class NoAnswer(Exception):
+class NoAnswer(Exception):  # noqa: N818  (it is an order, not an error)
     """The connection is to be closed without an answer."""
 
 
@@ -74,10 +75,10 @@ class Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return chunk
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: Any) -> None:
         """Say nothing: `calls` is the log."""
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = _answer
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = _answer  # noqa: N815  (http.server's names)
 
 
 class Server(ThreadingHTTPServer):
@@ -128,8 +129,9 @@ class Server(ThreadingHTTPServer):
         return 200, {"Content-Type": "application/json"}, json.dumps(document).encode()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A caller that hangs up is no error of ours."""
-        logger.debug("Connection from %s ended", client_address, exc_info=True)
+        """Log what ended a connection; that a caller hangs up is no error of ours."""
+        if not isinstance(sys.exception(), OSError):
+            logger.error("The connection of %s (%s) ended", client_address, request, exc_info=sys.exception())
 
     def start(self) -> None:
         """Answer from now on."""

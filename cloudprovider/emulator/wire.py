@@ -15,13 +15,13 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
-from xml.etree import ElementTree as ET  # noqa: S405  (it reads the emulator's own answers only)
+from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-    from botocore.model import OperationModel, ServiceModel, Shape
+    from botocore.model import OperationModel, ServiceModel
 
 #: The name a service signs by, where botocore calls it otherwise.
 SERVICES = {
@@ -82,7 +82,7 @@ class Request:
 
 @functools.cache
 def service_model(service: str) -> ServiceModel | None:
-    """botocore's model of a service; None when it knows none."""
+    """The model botocore has of a service; None when it knows none."""
     import botocore.session
     from botocore.exceptions import UnknownServiceError
 
@@ -149,7 +149,7 @@ def _check_request(request: Request) -> None:
     raise AWSError(code, f"{count}: {'; '.join(found)}")
 
 
-def problems(shape: Shape, value: Any, path: str = "") -> Iterator[str]:
+def problems(shape: Any, value: Any, path: str = "") -> Iterator[str]:
     """What a model does not allow in a value, in the words of AWS's own services."""
     if value is None:
         return
@@ -158,23 +158,13 @@ def problems(shape: Shape, value: Any, path: str = "") -> Iterator[str]:
     if not isinstance(value, PYTHON[kind]) or (isinstance(value, bool) and kind != "boolean"):
         yield f"{where}: Member must be a {kind}"
         return
-    if kind == "structure":
-        yield from _structure(shape, value, path)
-    elif kind == "list":
-        for index, item in enumerate(value, 1):
-            yield from problems(shape.member, item, f"{path}.{index}.member")  # type: ignore[attr-defined]
-    elif kind == "map":
-        for key, item in value.items():
-            yield from problems(shape.key, key, f"{path}.key")  # type: ignore[attr-defined]
-            yield from problems(shape.value, item, f"{path}.{key}")  # type: ignore[attr-defined]
-    elif kind == "blob":
-        try:
-            base64.b64decode(value, validate=True)
-        except binascii.Error:
-            yield f"{where}: Member must be base64"
-    elif kind == "string" and shape.enum and value not in shape.enum:  # type: ignore[attr-defined]
-        yield f"{where}: Member must satisfy enum value set: [{', '.join(shape.enum)}]"  # type: ignore[attr-defined]
-    if kind in ("string", "list", "integer", "long", "float", "double"):
+    if kind in PARTS:
+        yield from PARTS[kind](shape, value, path)
+    elif kind == "blob" and not _is_base64(value):
+        yield f"{where}: Member must be base64"
+    elif kind == "string" and shape.enum and value not in shape.enum:
+        yield f"{where}: Member must satisfy enum value set: [{', '.join(shape.enum)}]"
+    if kind in BOUNDED:
         yield from _bounds(shape, value, where)
 
 
@@ -192,24 +182,51 @@ PYTHON: dict[str, type | tuple[type, ...]] = {
     "double": (int, float),
     "timestamp": (int, float, str),
 }
+BOUNDED = frozenset({"string", "list", "integer", "long", "float", "double"})
 
 
-def _structure(shape: Shape, value: dict[str, Any], path: str) -> Iterator[str]:
+def _structure(shape: Any, value: dict[str, Any], path: str) -> Iterator[str]:
     if getattr(shape, "is_document_type", False):
         return
-    members = {m.serialization.get("name", name): m for name, m in shape.members.items()}  # type: ignore[attr-defined]
+    members = {m.serialization.get("name", name): m for name, m in shape.members.items()}
     for name, item in value.items():
         if name not in members:
             yield f"Value '{_short(item)}' at '{path}.{name}' failed to satisfy constraint: Member is unknown"
         else:
             yield from problems(members[name], item, f"{path}.{name}".lstrip("."))
-    for name in shape.required_members:  # type: ignore[attr-defined]
+    for name in shape.required_members:
         if value.get(name) is None:
             where = f"{path}.{name}".lstrip(".")
             yield f"Value null at '{where}' failed to satisfy constraint: Member must not be null"
 
 
-def _bounds(shape: Shape, value: Any, where: str) -> Iterator[str]:
+def _list(shape: Any, value: list[Any], path: str) -> Iterator[str]:
+    for index, item in enumerate(value, 1):
+        yield from problems(shape.member, item, f"{path}.{index}.member")
+
+
+def _map(shape: Any, value: dict[str, Any], path: str) -> Iterator[str]:
+    for key, item in value.items():
+        yield from problems(shape.key, key, f"{path}.key")
+        yield from problems(shape.value, item, f"{path}.{key}")
+
+
+PARTS: dict[str, Callable[[Any, Any, str], Iterator[str]]] = {
+    "structure": _structure,
+    "list": _list,
+    "map": _map,
+}
+
+
+def _is_base64(text: Any) -> bool:
+    try:
+        base64.b64decode(text, validate=True)
+    except binascii.Error:
+        return False
+    return True
+
+
+def _bounds(shape: Any, value: Any, where: str) -> Iterator[str]:
     size = len(value) if isinstance(value, (str, list)) else value
     noun = "have length " if isinstance(value, (str, list)) else "be "
     low, high = shape.metadata.get("min"), shape.metadata.get("max")
@@ -254,7 +271,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."  # noqa: PLR2004
 
 
-def _read_query(shape: Shape | None, pairs: list[tuple[str, str]], *, ec2: bool) -> dict[str, Any]:
+def _read_query(shape: Any, pairs: list[tuple[str, str]], *, ec2: bool) -> dict[str, Any]:
     """Form parameters such as `Filter.1.Name` as the structure that the model says they are."""
     tree: dict[str, Any] = {}
     for name, value in pairs:
@@ -273,15 +290,15 @@ def _read_query(shape: Shape | None, pairs: list[tuple[str, str]], *, ec2: bool)
     return parsed
 
 
-def _of_query(shape: Shape, node: Any, path: str, *, ec2: bool) -> Any:
+def _of_query(shape: Any, node: Any, path: str, *, ec2: bool) -> Any:
     kind = shape.type_name
     if kind == "structure":
         return _structure_of_query(shape, node, path, ec2=ec2)
     if kind == "list":
         if not ec2 and not shape.serialization.get("flattened") and isinstance(node, dict):
-            node = node.get(shape.member.serialization.get("name", "member"), {})  # type: ignore[attr-defined]
+            node = node.get(shape.member.serialization.get("name", "member"), {})
         items = sorted(node.items(), key=lambda item: int(item[0])) if isinstance(node, dict) else []
-        return [_of_query(shape.member, item, path, ec2=ec2) for _, item in items]  # type: ignore[attr-defined]
+        return [_of_query(shape.member, item, path, ec2=ec2) for _, item in items]
     if kind == "map":
         entries = node if shape.serialization.get("flattened") else node.get("entry", {})
         return {entry["key"]: entry["value"] for entry in entries.values()}
@@ -300,10 +317,10 @@ SCALARS: dict[str, Any] = {
 }
 
 
-def _structure_of_query(shape: Shape, node: Any, path: str, *, ec2: bool) -> dict[str, Any]:
+def _structure_of_query(shape: Any, node: Any, path: str, *, ec2: bool) -> dict[str, Any]:
     left = dict(node)
     parsed = {}
-    for name, member in shape.members.items():  # type: ignore[attr-defined]
+    for name, member in shape.members.items():
         wire = _query_name(name, member, ec2=ec2)
         if wire in left:
             parsed[name] = _of_query(member, left.pop(wire), f"{path}.{wire}", ec2=ec2)
@@ -311,10 +328,10 @@ def _structure_of_query(shape: Shape, node: Any, path: str, *, ec2: bool) -> dic
         unknown = f"{path}.{next(iter(left))}".lstrip(".")
         raise AWSError("UnknownParameter", f"The parameter {unknown} is not recognized")
     # what the model calls a member may not be what a checked structure calls it
-    return {m.serialization.get("name", n): parsed[n] for n, m in shape.members.items() if n in parsed}  # type: ignore[attr-defined]
+    return {m.serialization.get("name", n): parsed[n] for n, m in shape.members.items() if n in parsed}
 
 
-def _query_name(name: str, member: Shape, *, ec2: bool) -> str:
+def _query_name(name: str, member: Any, *, ec2: bool) -> str:
     serialization = member.serialization
     if ec2:
         if "queryName" in serialization:
@@ -322,7 +339,7 @@ def _query_name(name: str, member: Shape, *, ec2: bool) -> str:
         wire = str(serialization.get("name", name))
         return wire[0].upper() + wire[1:]
     if member.type_name == "list" and serialization.get("flattened"):
-        return str(member.member.serialization.get("name", serialization.get("name", name)))  # type: ignore[attr-defined]
+        return str(member.member.serialization.get("name", serialization.get("name", name)))
     return str(serialization.get("name", name))
 
 
@@ -344,34 +361,37 @@ def _tag(element: ET.Element) -> str:
     return element.tag.rpartition("}")[2]
 
 
-def _element_problems(shape: Shape, element: ET.Element, path: str, *, top: bool = False) -> Iterator[str]:
+def _element_problems(shape: Any, element: ET.Element, path: str, *, top: bool = False) -> Iterator[str]:
     kind = shape.type_name
     if kind == "structure":
-        members = {}
-        for name, member in shape.members.items():  # type: ignore[attr-defined]
-            wire = member.serialization.get("name", name)
-            if member.type_name == "list" and member.serialization.get("flattened"):
-                wire = member.member.serialization.get("name", wire)
-            members[wire] = member
-        for child in element:
-            tag = _tag(child)
-            if top and tag in ("requestId", "RequestId", "ResponseMetadata"):
-                continue
-            if tag not in members:
-                yield f"'{path}.{tag}' is unknown"
-            else:
-                yield from _element_problems(members[tag], child, f"{path}.{tag}")
+        yield from _members_problems(shape, element, path, top=top)
     elif kind == "list":
-        flat = shape.serialization.get("flattened")
-        for child in [element] if flat else list(element):
-            yield from _element_problems(shape.member, child, f"{path}[]")  # type: ignore[attr-defined]
+        for child in [element] if shape.serialization.get("flattened") else list(element):
+            yield from _element_problems(shape.member, child, f"{path}[]")
     elif kind in SCALARS and element.text:
         try:
             SCALARS[kind](element.text)
         except (KeyError, ValueError):
             yield f"'{path}' is '{element.text}', no {kind}"
-    elif kind == "string" and shape.enum and element.text and element.text not in shape.enum:  # type: ignore[attr-defined]
-        yield f"'{path}' is '{element.text}', not one of {', '.join(shape.enum)}"  # type: ignore[attr-defined]
+    elif kind == "string" and shape.enum and element.text and element.text not in shape.enum:
+        yield f"'{path}' is '{element.text}', not one of {', '.join(shape.enum)}"
+
+
+def _members_problems(shape: Any, element: ET.Element, path: str, *, top: bool) -> Iterator[str]:
+    members = {}
+    for name, member in shape.members.items():
+        wire = member.serialization.get("name", name)
+        if member.type_name == "list" and member.serialization.get("flattened"):
+            wire = member.member.serialization.get("name", wire)
+        members[wire] = member
+    for child in element:
+        tag = _tag(child)
+        if top and tag in ("requestId", "RequestId", "ResponseMetadata"):
+            continue
+        if tag not in members:
+            yield f"'{path}.{tag}' is unknown"
+        else:
+            yield from _element_problems(members[tag], child, f"{path}.{tag}")
 
 
 def json_answer(request: Request, document: Mapping[str, Any]) -> tuple[bytes, str]:
