@@ -1,0 +1,230 @@
+"""Keywords of dask-cloudprovider (2025.9.0) and what they are called here: one table per cloud.
+
+Two of its keywords exist here with another meaning. `worker_cpu` and `scheduler_cpu` are thousands there
+(1/1024 of a vCPU) and at most 16 here, so that the number says which is meant. `scheduler_timeout`
+is read as dask-cloudprovider's only beside another keyword of its own.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cloudprovider.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["TABLES", "translated_options"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What becomes of one keyword.
+
+    Parameters
+    ----------
+    into
+        Our options for its value; empty when it needs none.
+    refuse
+        What to do instead, for values that cannot be translated; None when all can be.
+    harmless
+        The values that need no option, although others are refused.
+    """
+
+    into: Callable[[Any], Mapping[str, Any]]
+    refuse: str | None = None
+    harmless: tuple[Any, ...] = (None,)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def renamed(name: str, convert: Callable[[Any], Any] = _same) -> Rule:
+    """The keyword has another name here."""
+    return Rule(into=lambda value: {name: convert(value)})
+
+
+def without_effect() -> Rule:
+    """Nothing here needs it."""
+    return Rule(into=lambda _: {})
+
+
+def refused(instead: str, *harmless: Any) -> Rule:
+    """It cannot be translated; says what to do instead."""
+    return Rule(into=lambda _: {}, refuse=instead, harmless=(None, *harmless))
+
+
+def mebibytes(value: float) -> str:
+    """Memory that was given in MB."""
+    return f"{value / 1024:g} GiB" if value % 1024 == 0 else f"{value} MiB"
+
+
+def vcpus(value: float) -> float:
+    """VCPUs that were given in units of 1/1024."""
+    return value // 1024 if value % 1024 == 0 else value / 1024
+
+
+def _on_containers(mounts: Any) -> Mapping[str, Any]:
+    return {"task_definition_args": {"containerDefinitions": [{"mountPoints": mounts}]}}
+
+
+#: What FargateCluster and ECSCluster have in common.
+TASKS = {
+    "aws_access_key_id": refused("let the AWS SDK find your credentials: AWS_ACCESS_KEY_ID or a profile."),
+    "aws_secret_access_key": refused(
+        "let the AWS SDK find your credentials: AWS_SECRET_ACCESS_KEY or a profile."
+    ),
+    "cloudwatch_logs_default_retention": renamed("log_retention_days"),
+    "cloudwatch_logs_group": renamed("log_group"),
+    "cloudwatch_logs_stream_prefix": without_effect(),
+    "cluster_arn": renamed("ecs_cluster"),
+    "cluster_name_template": without_effect(),
+    "cpu_architecture": renamed("architecture"),
+    "execution_role_arn": renamed("execution_role"),
+    "fargate_use_private_ip": Rule(into=lambda private: {"public": False} if private else {}),
+    "mount_points": Rule(into=_on_containers),
+    "mount_volumes_on_scheduler": without_effect(),
+    "platform_version": Rule(into=lambda version: {"task_args": {"platformVersion": version}}),
+    "region_name": renamed("region"),
+    "scheduler_address": refused("start the cluster with its own scheduler."),
+    "scheduler_extra_args": refused("pass scheduler_options=, keyword arguments of distributed's Scheduler."),
+    "scheduler_mem": renamed("scheduler_memory", mebibytes),
+    "scheduler_port": refused("leave it out: the scheduler listens on 8786.", 8786),
+    "scheduler_sync_interval": without_effect(),
+    "scheduler_task_definition_arn": refused("pass image=, role= and task_definition_args=."),
+    "scheduler_task_kwargs": renamed("task_args"),
+    "shutdown_scheduler": without_effect(),
+    "silence_logs": without_effect(),
+    "skip_cleanup": without_effect(),
+    "task_role_arn": renamed("role"),
+    "task_role_policies": refused("attach the policies to a role of yours, and pass role=.", [], ()),
+    "volumes": Rule(into=lambda volumes: {"task_definition_args": {"volumes": volumes}}),
+    "worker_extra_args": refused("pass worker_options=, keyword arguments of distributed's Nanny."),
+    "worker_gpu": refused("Fargate has no GPUs; on ECS pass task_definition_args=.", 0),
+    "worker_mem": renamed("worker_memory", mebibytes),
+    "worker_task_definition_arn": refused("pass image=, role= and task_definition_args=."),
+    "worker_task_kwargs": renamed("task_args"),
+    "workers_name_start": without_effect(),
+    "workers_name_step": without_effect(),
+}
+
+#: By our section in Dask config: dask-cloudprovider's keyword, and what becomes of it.
+TABLES: dict[str, dict[str, Rule]] = {
+    "fargate": {
+        **TASKS,
+        "fargate_scheduler": refused("use ECSCluster for container instances of your own.", True),
+        "fargate_spot": renamed("spot"),
+        "fargate_workers": refused("use ECSCluster for container instances of your own.", True),
+    },
+    "ecs": {
+        **TASKS,
+        "fargate_scheduler": refused("use FargateCluster.", False),
+        "fargate_spot": refused("use FargateCluster(spot=True).", False),
+        "fargate_workers": refused("use FargateCluster.", False),
+    },
+}
+#: Names that both have: whether a value is meant as dask-cloudprovider's, given that it has others or not.
+SHARED: dict[str, tuple[Callable[[Any, bool], bool], Rule]] = {
+    "scheduler_cpu": (lambda value, _: _thousands(value), renamed("scheduler_cpu", vcpus)),
+    "scheduler_timeout": (lambda _, others: others, renamed("idle_timeout")),
+    "vpc": (lambda value, _: value == "default", without_effect()),
+    "worker_cpu": (lambda value, _: _thousands(value), renamed("worker_cpu", vcpus)),
+}
+SMALLEST = 128  # 1/1024 vCPU; ECS takes nothing smaller, and nothing here has as many vCPUs
+NAMES = {"fargate": "FargateCluster", "ecs": "ECSCluster"}
+
+
+def _thousands(value: Any) -> bool:
+    return isinstance(value, (int, float)) and value >= SMALLEST
+
+
+def translated_options(cloud: str, options: Mapping[str, Any], stacklevel: int = 1) -> dict[str, Any]:
+    """Keyword arguments with dask-cloudprovider's translated to ours.
+
+    Parameters
+    ----------
+    cloud
+        Our section in Dask config, such as `fargate`. A cloud without a table has nothing to translate.
+    options
+        Keyword arguments of a cluster.
+    stacklevel
+        Whose line the warning names, as in `warnings.warn`: 1 is the caller's, 2 its caller's.
+
+    Warns
+    -----
+    FutureWarning
+        When any was dask-cloudprovider's; shows the new form.
+
+    Raises
+    ------
+    ConfigError
+        For one that cannot be translated, with what to do instead; for one that is there in both forms
+        with different values.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore")
+    ...     translated_options("fargate", {"n_workers": 2, "fargate_spot": True, "worker_mem": 8192})
+    {'n_workers': 2, 'spot': True, 'worker_memory': '8 GiB'}
+    """
+    theirs = _theirs(cloud, options)
+    if not theirs:
+        return dict(options)
+    kept = {name: value for name, value in options.items() if name not in theirs}
+    ours: dict[str, Any] = {}
+    idle = []
+    for name, rule in theirs.items():
+        made = _made(cloud, name, rule, options[name])
+        idle += [] if made else [name]
+        for option, value in made.items():
+            if option in kept:
+                raise ConfigError(f"{name} is {option} here: pass only {option}.")
+            ours[option] = _merged(option, ours[option], value) if option in ours else value
+    warnings.warn(_advice(cloud, ours, idle), FutureWarning, stacklevel=stacklevel + 1)
+    return {**kept, **ours}
+
+
+def _theirs(cloud: str, options: Mapping[str, Any]) -> dict[str, Rule]:
+    """The options that are dask-cloudprovider's, and their rules."""
+    if cloud not in TABLES:
+        return {}
+    table = TABLES[cloud]
+    found = {name: table[name] for name in options if name in table}
+    shared = {
+        name: rule
+        for name, (meant, rule) in SHARED.items()
+        if name in options and meant(options[name], bool(found))
+    }
+    return found | shared
+
+
+def _made(cloud: str, name: str, rule: Rule, value: Any) -> Mapping[str, Any]:
+    if value in rule.harmless:
+        return {}
+    if rule.refuse is not None:
+        raise ConfigError(
+            f"{NAMES[cloud]} does not take dask-cloudprovider's {name!r}. Instead: {rule.refuse}"
+        )
+    return rule.into(value)
+
+
+def _merged(option: str, one: Any, other: Any) -> Any:
+    """What two keywords say together, when they do not contradict each other."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        both = {**one, **other}
+        if all(one.get(key, value) == value for key, value in other.items()):
+            return both
+    elif one == other:
+        return one
+    raise ConfigError(f"{option} is one for all machines: {one!r} and {other!r} cannot both be.")
+
+
+def _advice(cloud: str, ours: Mapping[str, Any], idle: list[str]) -> str:
+    form = ", ".join([*(f"{name}={value!r}" for name, value in ours.items()), "..."])
+    said = f"These are keywords of dask-cloudprovider. Write {NAMES[cloud]}({form})"
+    return f"{said}; without {', '.join(idle)}." if idle else f"{said}."
