@@ -249,6 +249,10 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         self.provider = type(self).provider_class(self.config, self.identity)
         secrets = await self._call(self.provider.attach)
         self.identity = self.provider.identity
+        scheduler, worker = (self.provider.boot(role) for role in ("scheduler", "worker"))
+        self.config = dataclasses.replace(
+            self.provider.config, worker_processes=worker.processes, jupyter=scheduler.jupyter
+        )
         self._client_secret = secrets.client
         self.security = security.client_security(secrets.client)
         machines = await self._call(self.provider.list, self.identity.name)
