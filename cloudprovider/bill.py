@@ -162,6 +162,7 @@ class Meter:
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[Machine, Rate]] = {}
+        self._closed: float | None = None
         self._lock = threading.Lock()
 
     def see(self, machine: Machine, rate: Rate, now: float | None = None) -> None:
@@ -173,25 +174,32 @@ class Meter:
             Seconds since the epoch: a machine that is gone and does not say since when ended now.
             Default: the clock.
         """
-        if machine.state is State.gone and machine.ended is None and machine.billed_from is not None:
-            machine = dataclasses.replace(machine, ended=time.time() if now is None else now)
         with self._lock:
+            if machine.ended is None and self._closed is not None:
+                machine = _ended(machine, self._closed)
+            elif machine.ended is None and machine.state is State.gone and machine.billed_from is not None:
+                machine = _ended(machine, time.time() if now is None else now)
             if machine.id in self._seen:
                 machine, rate = _both(*self._seen[machine.id], machine, rate)
             self._seen[machine.id] = machine, rate
 
     def close(self, now: float) -> None:
-        """Every machine that still bills ended now."""
+        """Every machine that still bills ended now, also one that is seen only later."""
         with self._lock:
+            self._closed = now
             for key, (machine, rate) in self._seen.items():
                 if machine.ended is None:
-                    self._seen[key] = dataclasses.replace(machine, ended=now, state=State.gone), rate
+                    self._seen[key] = _ended(machine, now), rate
 
     def bill(self, now: float | None = None) -> Bill:
         """The bill until `now`, in seconds since the epoch; default: the clock."""
         with self._lock:
             seen = list(self._seen.values())
         return bill(seen, time.time() if now is None else now)
+
+
+def _ended(machine: Machine, when: float) -> Machine:
+    return dataclasses.replace(machine, ended=when, state=State.gone)
 
 
 def _both(before: Machine, old: Rate, machine: Machine, new: Rate) -> tuple[Machine, Rate]:

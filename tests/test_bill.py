@@ -136,6 +136,15 @@ def test_closing_ends_what_bills():
     assert 0 == meter.bill(9999.0).per_hour
 
 
+def test_what_is_seen_after_closing_has_ended_too():
+    """A bill asked for first after the close, with old news of a machine, does not run on."""
+    meter = Meter()
+    meter.close(100.0)
+    meter.see(a_machine(start=0.0), RATE)
+
+    assert 0.1 == pytest.approx(meter.bill(9999.0).spent)
+
+
 def test_begun_seconds_bill_and_clock_noise_does_not():
     """100.2 seconds are 101; a ten-millionth of a second, which floats of today's clock lose, is none."""
     today = 1_790_000_000.3
