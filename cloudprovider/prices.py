@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["dated", "fargate_rate"]
 
 FALLBACK = "us-east-1"
-LEFT_OUT = ("NAT gateways and endpoints", "log ingestion and storage", "traffic", "image storage", "taxes")
+LEFT_OUT = (
+    "NAT gateways and endpoints",
+    "log ingestion and storage",
+    "secret storage",
+    "image storage",
+    "traffic",
+    "taxes",
+)
 
 
 @functools.cache

@@ -193,7 +193,7 @@ def _steps(marks: dict[str, float]) -> Iterable[Step]:
             yield Step(name=name, start=start, end=min(later, default=None))
 
 
-WIDTH = 40
+WIDTH = 30
 
 
 def _share(whole: Timeline, step: Step) -> tuple[float, float]:
