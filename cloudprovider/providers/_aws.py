@@ -1,0 +1,401 @@
+"""What every AWS provider needs: one client a service, errors in one place, calls side by side, pacing."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cloudprovider.errors import (
+    CapacityError,
+    CloudError,
+    ConfigError,
+    CredentialsError,
+    QuotaError,
+    translated,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+
+__all__ = ["AWS", "Pace", "because", "chunks", "code", "side_by_side", "translate"]
+
+T = TypeVar("T")
+
+RENEW = "Renew them (`aws sso login`, or new keys) and try again."
+POLICY = "`dask cloud policy aws-fargate` prints the rights that are needed."
+RAISE = "Ask for more at https://console.aws.amazon.com/servicequotas, or use fewer or smaller machines."
+SLOWER = "Other callers share your account's rates: try again in a minute."
+LATER = "Try again later, or add subnets in other zones."
+
+#: Error codes of every service: what they become, and what to do next.
+ERRORS: dict[str, tuple[type[CloudError], str]] = {
+    **dict.fromkeys(
+        ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError"),
+        (CredentialsError, POLICY),
+    ),
+    **dict.fromkeys(
+        ("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"),
+        (CredentialsError, f"Your AWS credentials have expired. {RENEW}"),
+    ),
+    **dict.fromkeys(
+        (
+            "AuthFailure",
+            "IncompleteSignature",
+            "InvalidAccessKeyId",
+            "InvalidClientTokenId",
+            "InvalidSignatureException",
+            "SignatureDoesNotMatch",
+            "UnrecognizedClientException",
+        ),
+        (CredentialsError, f"AWS does not know your credentials, or your clock is wrong. {RENEW}"),
+    ),
+    "OptInRequired": (CredentialsError, "Enable the region or the service for your account first."),
+    "BlockedException": (CredentialsError, "AWS has blocked your account: see your mail from AWS."),
+    **dict.fromkeys(
+        (
+            "BandwidthLimitExceeded",
+            "RequestLimitExceeded",
+            "RequestThrottled",
+            "RequestThrottledException",
+            "SlowDown",
+            "Throttling",
+            "ThrottlingException",
+            "TooManyRequestsException",
+            "TooManyUpdates",
+        ),
+        (QuotaError, SLOWER),
+    ),
+    **dict.fromkeys(
+        (
+            "HierarchyLevelLimitExceededException",
+            "LimitExceeded",
+            "LimitExceededException",
+            "ParameterLimitExceeded",
+            "RulesPerSecurityGroupLimitExceeded",
+            "SecurityGroupLimitExceeded",
+            "SecurityGroupsPerInterfaceLimitExceeded",
+            "ServiceQuotaExceededException",
+            "VcpuLimitExceeded",
+        ),
+        (QuotaError, RAISE),
+    ),
+    **dict.fromkeys(
+        ("InsufficientFreeAddressesInSubnet", "InsufficientCapacity", "InsufficientInstanceCapacity"),
+        (CapacityError, LATER),
+    ),
+    **dict.fromkeys(
+        (
+            "InvalidSubnetID.NotFound",
+            "InvalidGroup.NotFound",
+            "InvalidVpcID.NotFound",
+            "InvalidParameterValue",
+        ),
+        (ConfigError, "Is it in this region?"),
+    ),
+    "ClusterNotFoundException": (ConfigError, "Is ecs_cluster= right, and is it in this region?"),
+    "PlatformTaskDefinitionIncompatibilityException": (ConfigError, "Check architecture= and task_args=."),
+}
+
+#: What the texts of general errors and of stopped tasks mean, most telling first.
+TEXTS: tuple[tuple[str, type[CloudError], str], ...] = (
+    (r"capacity is unavailable|no capacity|insufficient capacity", CapacityError, LATER),
+    (
+        r"insufficientfreeaddresses|insufficient (free|ip) addresses|no free addresses",
+        CapacityError,
+        "The subnets have no free addresses: pass subnets= larger ones or more of them.",
+    ),
+    (
+        r"RESOURCE:|AGENT|were unable to be placed|no container instances",
+        CapacityError,
+        "The ECS cluster's own capacity has no room: add container instances or a capacity provider.",
+    ),
+    (
+        r"vcpus? you can run|limit on the number|quota|limit exceeded|tasks? in the provisioning",
+        QuotaError,
+        RAISE,
+    ),
+    (r"rate exceeded|throttl", QuotaError, SLOWER),
+    (
+        r"unable to assume the (service linked )?role|role is not valid",
+        CredentialsError,
+        "Does the role exist, and does it trust ecs-tasks.amazonaws.com? A new one takes some seconds.",
+    ),
+)
+
+
+class AWS:
+    """One session in one region, with one client a service.
+
+    Parameters
+    ----------
+    region
+        Such as `eu-central-1`; None for what the environment and the AWS config files say.
+    """
+
+    def __init__(self, region: str | None = None) -> None:
+        self._wanted = region
+        self._clients: dict[str, Any] = {}
+        self._made: Any = None
+        self._lock = threading.RLock()
+
+    @property
+    def region(self) -> str:
+        """The region of every call."""
+        return str(self._session().region_name)
+
+    @property
+    def partition(self) -> str:
+        """`aws`, `aws-cn` and the like."""
+        return str(self._session().get_partition_for_region(self.region))
+
+    def client(self, service: str) -> Any:
+        """The client of a service, made once: making one costs 40 ms, reusing it nothing."""
+        with self._lock:
+            if service not in self._clients:
+                with translated(self._translate):
+                    self._clients[service] = self._session().client(service, config=_client_config())
+            return self._clients[service]
+
+    def call(
+        self, service: str, operation: str, /, *, fine: Collection[str] = (), **request: Any
+    ) -> dict[str, Any]:
+        """One call, with its errors translated.
+
+        Parameters
+        ----------
+        service, operation
+            Such as `ecs` and `run_task`.
+        fine
+            Error codes that are no error: the answer is then empty. `Code/text` asks for a text in the
+            error's message as well.
+        **request
+            As in boto3.
+        """
+        with translated(self._translate):
+            method = getattr(self.client(service), operation)
+            try:
+                answer: dict[str, Any] = method(**request)
+            except Exception as error:
+                if _is_fine(error, fine):
+                    return {}
+                raise
+            return answer
+
+    def pages(self, service: str, operation: str, key: str, /, **request: Any) -> list[Any]:
+        """All items under `key` of a call that answers in pages."""
+        with translated(self._translate):
+            pages = self.client(service).get_paginator(operation).paginate(**request)
+            return [item for page in pages for item in page.get(key, ())]
+
+    def _session(self) -> Any:
+        with self._lock:
+            if self._made is None:
+                with translated(self._translate):
+                    self._made = _session(self._wanted)
+            return self._made
+
+    def _translate(self, error: Exception) -> Exception | None:
+        region = self._made.region_name if self._made else self._wanted
+        return translate(error, region or "no region")
+
+
+def _session(wanted: str | None) -> Any:
+    try:
+        import boto3
+    except ImportError as error:
+        raise ConfigError("AWS needs boto3: pip install 'dask-cloud[aws]'.") from error
+    session = boto3.Session(region_name=wanted)
+    if not session.region_name:
+        raise ConfigError("No AWS region: pass region='eu-central-1' or the like, or set AWS_REGION.")
+    partitions = session.get_available_partitions()
+    known = [name for part in partitions for name in session.get_available_regions("ecs", part)]
+    if session.region_name not in known:
+        near = difflib.get_close_matches(session.region_name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise ConfigError(
+            f"region={session.region_name!r} is no AWS region that boto3 {boto3.__version__} knows{hint} "
+            "(For a new region, upgrade boto3.)"
+        )
+    return session
+
+
+def _client_config() -> Any:
+    from botocore.config import Config
+
+    from cloudprovider import __version__
+
+    return Config(
+        retries={"mode": "adaptive", "total_max_attempts": 8},
+        connect_timeout=10,
+        read_timeout=60,
+        max_pool_connections=32,
+        user_agent_extra=f"dask-cloud/{__version__}",
+    )
+
+
+def code(error: BaseException | None) -> str:
+    """The code of a botocore ClientError, or of the one that an error of ours was raised from."""
+    response = (
+        getattr(error, "response", None) or getattr(error.__cause__, "response", None) if error else None
+    )
+    return (
+        str(response["Error"].get("Code", "")) if isinstance(response, dict) and "Error" in response else ""
+    )
+
+
+def _is_fine(error: Exception, fine: Collection[str]) -> bool:
+    mine = code(error)
+    for entry in fine:
+        wanted, _, text = entry.partition("/")
+        if mine == wanted and text.lower() in str(error).lower():
+            return True
+    return False
+
+
+def translate(error: Exception, region: str) -> Exception | None:
+    """What an error of boto3 is in our tree; None for what is none of boto3's."""
+    if isinstance(error, CloudError):
+        return error
+    module = type(error).__module__
+    if not module.startswith(("botocore", "boto3")):
+        return None
+    if isinstance(getattr(error, "response", None), dict):
+        return _of_service(error, region)
+    return _of_client(error, region)
+
+
+def _of_service(error: Any, region: str) -> CloudError:
+    """What a service's refusal is."""
+    said = str(error.response.get("Error", {}).get("Message", "")) or code(error)
+    kind, advice = ERRORS.get(code(error)) or because(said) or (CloudError, "")
+    action = _action(said, getattr(error, "operation_name", "a call"))
+    if advice is POLICY:
+        return CredentialsError(
+            f"Your AWS credentials may not call {action} in {region}: {_short(said)} {POLICY}"
+        )
+    return kind(f"AWS refused {action} in {region} ({code(error)}): {_short(said)} {advice}".strip())
+
+
+def _action(message: str, operation: str) -> str:
+    found = re.search(r"perform:? ([a-z0-9-]+:\w+)", message)
+    return found.group(1) if found else operation
+
+
+def _short(message: str) -> str:
+    """The message as a sentence, without EC2's encoded half page."""
+    said = message.partition("Encoded authorization failure message")[0].strip()[:600]
+    return said if said.endswith((".", "!", "?")) else f"{said}."
+
+
+def _of_client(error: Exception, region: str) -> CloudError | None:
+    """What botocore raises without an answer of a service."""
+    name = type(error).__name__
+    if name in {
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "ProfileNotFound",
+        "CredentialRetrievalError",
+    }:
+        return CredentialsError(
+            f"No usable AWS credentials were found: {error}. Run `aws configure` or `aws sso login`, or set "
+            "AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+        )
+    if "SSO" in name or "Token" in name or name == "LoginRefreshRequired":
+        return CredentialsError(f"Your AWS sign-on has ended: {error}. Run `aws sso login` and try again.")
+    if name == "NoRegionError":
+        return ConfigError("No AWS region: pass region='eu-central-1' or the like, or set AWS_REGION.")
+    if name == "ParamValidationError":
+        return ConfigError(f"AWS knows no such request; check task_args and task_definition_args. {error}")
+    if name.endswith(
+        ("ConnectionError", "TimeoutError", "ConnectTimeoutError", "SSLError", "ProxyError")
+    ) or (name == "ConnectionClosedError"):
+        return CloudError(
+            f"AWS could not be reached in {region}: {error}. Check the region and your network."
+        )
+    return CloudError(f"{error} (in {region}).")
+
+
+def because(text: str) -> tuple[type[CloudError], str] | None:
+    """What a reason in words means, and what to do next; None when nobody knows."""
+    for pattern, kind, advice in TEXTS:
+        if re.search(pattern, text, re.IGNORECASE):
+            return kind, advice
+    return None
+
+
+class Pace:
+    """A token bucket: `burst` at once, then `rate` a second. Thread-safe.
+
+    Parameters
+    ----------
+    burst
+        How many may go at once.
+    rate
+        How many a second after that.
+    """
+
+    def __init__(self, burst: float, rate: float) -> None:
+        self.burst, self.rate = burst, rate
+        self._level = burst
+        self._since = time.monotonic()
+        self._lock = threading.Lock()
+
+    def take(self, count: float = 1) -> None:
+        """Wait until `count` may go; who comes first goes first."""
+        with self._lock:
+            now = time.monotonic()
+            self._level = min(self.burst, self._level + (now - self._since) * self.rate) - count
+            self._since = now
+            wait = max(0.0, -self._level / self.rate)
+        if wait:
+            time.sleep(wait)
+
+
+def side_by_side(calls: Iterable[Callable[[], Any]], width: int = 16) -> list[Any]:
+    """Make calls at the same time; their answers in order, or the first error once all have ended.
+
+    Plain threads, because executors refuse work once the interpreter exits, and that is when clusters close.
+    """
+    waiting = deque(enumerate(calls))
+    answers: dict[int, Any] = {}
+    errors: dict[int, BaseException] = {}
+
+    def work() -> None:
+        while waiting:
+            try:
+                index, call = waiting.popleft()
+            except IndexError:  # another thread took it
+                return
+            try:
+                answers[index] = call()
+            except BaseException as error:  # noqa: BLE001  (raised again below, in the caller's thread)
+                errors[index] = error
+
+    threads = _started(work, min(len(waiting), width) - 1)
+    work()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[min(errors)]
+    return [answers[index] for index in sorted(answers)]
+
+
+def _started(work: Callable[[], None], count: int) -> list[threading.Thread]:
+    threads = []
+    for _ in range(count):
+        thread = threading.Thread(target=work, name="dask-cloud-aws", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # no new threads at the very end of the interpreter: this one does it all
+            break
+        threads.append(thread)
+    return threads
+
+
+def chunks(items: Sequence[T], size: int) -> Iterator[list[T]]:
+    """The items, `size` at a time."""
+    return (list(items[i : i + size]) for i in range(0, len(items), size))

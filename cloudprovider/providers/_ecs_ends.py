@@ -1,0 +1,216 @@
+"""The ends on ECS: what goes with a cluster, what others left, and what an early end of a machine means."""
+
+from __future__ import annotations
+
+import re
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from cloudprovider import tags as ledger
+from cloudprovider.errors import BootError, CloudError, ConfigError, CredentialsError, QuotaError
+from cloudprovider.provider import Swept
+from cloudprovider.providers import _ecs_names as names
+from cloudprovider.providers._aws import because, chunks, code, side_by_side
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from cloudprovider.provider import Identity, Machine
+    from cloudprovider.providers._aws import AWS
+
+__all__ = ["clusters", "diagnosis", "expired", "groups_of", "stop", "sweep"]
+
+MAX_DELETE = 10  # DeleteTaskDefinitions, DeleteParameters
+#: StopTask of what is not there.
+NO_TASK = ("InvalidParameterException/not found", "ClusterNotFoundException")
+
+NO_ROUTE = (
+    "Its subnet has no route out: pass public=True, or subnets= with a route to a NAT gateway, or with VPC "
+    "endpoints for ECR, S3, SSM and CloudWatch Logs. Its security groups must let it out, too."
+)
+PLATFORM = (
+    "The image does not have the machines' architecture: pass architecture= the other, or another image."
+)
+EXECUTION = (
+    "The execution role may not read the cluster's secret or log in to the registry: "
+    "`dask cloud policy aws-fargate-execution` prints what it needs."
+)
+TIMEOUTS = (
+    r"i/o timeout|dial tcp|request cancell?ed|deadline exceeded|connection (refused|reset|timed out)|"
+    r"no route to host|tls handshake|connect(ion)? issue|network is unreachable"
+)
+FORBIDDEN = r"ResourceInitialization.*(AccessDenied|not authorized)|unable to (pull|retrieve) secret.*denied"
+#: What the reason or the log of a machine that came to nothing means, most telling first.
+CAUSES: tuple[tuple[str, type[CloudError], str], ...] = (
+    (r"exec format error|platform", ConfigError, PLATFORM),
+    (
+        r"toomanyrequests|pull rate limit",
+        QuotaError,
+        "The registry limits anonymous pulls: use a copy of yours.",
+    ),
+    (r"no space left on device", BootError, "The image does not fit: pass ephemeral_storage= more."),
+    (TIMEOUTS, BootError, NO_ROUTE),
+    (FORBIDDEN, CredentialsError, EXECUTION),
+    (
+        r"log (group|stream).*not exist|logging driver",
+        ConfigError,
+        "Is log_group= right, and may the role write?",
+    ),
+    (
+        r"CannotPull.*(not found|manifest unknown|name unknown|does not exist|denied|unauthorized|40[134])",
+        ConfigError,
+        "Is image= right? One in a private registry needs repository_credentials=.",
+    ),
+    (r"OutOfMemory", BootError, "It ran out of memory: give this role more."),
+)
+
+
+def stop(aws: AWS, ecs_cluster: str, ids: Sequence[str], reason: str) -> None:
+    """End tasks; unknown ones are no error."""
+    request: dict[str, Any] = {"cluster": ecs_cluster, "reason": reason, "fine": NO_TASK}
+    # ECS has no batch form of StopTask.
+    side_by_side([partial(aws.call, "ecs", "stop_task", task=id, **request) for id in ids])
+
+
+def sweep(
+    aws: AWS,
+    ecs_cluster: str,
+    cluster: str,
+    live: Callable[[], Sequence[Machine]],
+    patience_s: float,
+) -> Swept:
+    """Remove all that a cluster owns: its machines, then what they need no more."""
+    ended: dict[str, None] = {}
+
+    def end() -> bool:
+        """End what lives; whether there was anything."""
+        found = [m for m in live() if m.id not in ended]
+        # The scheduler first: it tells its workers to close, which then need not look for it.
+        for role in names.ROLES:
+            stop(aws, ecs_cluster, [m.id for m in found if m.role == role], f"dask sweep {cluster}")
+        ended.update(dict.fromkeys(m.id for m in found))
+        return bool(found)
+
+    end()
+    parts = side_by_side([partial(_definitions, aws, cluster), partial(_parameters, aws, cluster)])
+    gone, left = _remove_groups(aws, cluster, end, patience_s)
+    resources = [*parts[0], *parts[1], *gone]
+    return Swept(machines=tuple(ended), resources=tuple(resources), left=tuple(left))
+
+
+def _definitions(aws: AWS, cluster: str) -> list[str]:
+    """Deregister and delete the task definitions."""
+
+    def arns(role: str, status: str) -> list[str]:
+        family = names.family(cluster, role)
+        request = {"familyPrefix": family, "status": status}
+        return aws.pages("ecs", "list_task_definitions", "taskDefinitionArns", **request)
+
+    looks = [partial(arns, role, status) for status in ("ACTIVE", "INACTIVE") for role in names.ROLES]
+    found = side_by_side(looks)
+    active = [arn for some in found[: len(names.ROLES)] for arn in some]
+    side_by_side(
+        partial(aws.call, "ecs", "deregister_task_definition", taskDefinition=arn, fine=["ClientException"])
+        for arn in active
+    )
+    every = sorted({arn for some in found for arn in some})
+    for some in chunks(every, MAX_DELETE):
+        aws.call("ecs", "delete_task_definitions", taskDefinitions=some)
+    return every
+
+
+def _parameters(aws: AWS, cluster: str) -> list[str]:
+    """Delete the secrets."""
+    both = [names.parameter(cluster, whose) for whose in ("machine", "client")]
+    return list(aws.call("ssm", "delete_parameters", Names=both).get("DeletedParameters", ()))
+
+
+def groups_of(aws: AWS, cluster: str | None) -> list[dict[str, Any]]:
+    """The security groups of a cluster, or of all."""
+    filters = [{"Name": "tag-key", "Values": [ledger.CLUSTER]}]
+    if cluster is not None:
+        filters = [{"Name": f"tag:{ledger.CLUSTER}", "Values": [cluster]}]
+    return aws.pages("ec2", "describe_security_groups", "SecurityGroups", Filters=filters)
+
+
+def _remove_groups(
+    aws: AWS, cluster: str, end: Callable[[], bool], patience_s: float
+) -> tuple[list[str], list[str]]:
+    """Delete the groups, which must wait until the scheduler's network interface is gone."""
+    left = [group["GroupId"] for group in groups_of(aws, cluster)]
+    gone: list[str] = []
+    for _ in _moments(patience_s):
+        for id in list(left):
+            if _remove_group(aws, id):
+                left.remove(id)
+                gone.append(id)
+        # A machine that was ordered just before may only be listed now.
+        if not end() and not left:
+            break
+    return gone, left
+
+
+def _remove_group(aws: AWS, id: str) -> bool:
+    try:
+        aws.call("ec2", "delete_security_group", GroupId=id, fine=["InvalidGroup.NotFound"])
+    except CloudError as error:
+        if code(error) != "DependencyViolation":
+            raise
+        return False
+    return True
+
+
+def _moments(patience_s: float) -> Iterator[float]:
+    """Moments at which to look again, ever farther apart, until patience ends."""
+    start, pause = time.monotonic(), 0.1
+    while (passed := time.monotonic() - start) <= patience_s:
+        yield passed
+        time.sleep(min(pause, 5.0))
+        pause *= 1.5
+
+
+def clusters(aws: AWS) -> list[str]:
+    """The names of all clusters that have a task definition."""
+    request = {"familyPrefix": "dask-", "status": "ACTIVE"}
+    families = aws.pages("ecs", "list_task_definition_families", "families", **request)
+    return sorted({cluster for family in families if (cluster := names.cluster_of(family))})
+
+
+def expired(aws: AWS, now: float) -> list[str]:
+    """Clusters whose `expires` has passed: two calls, and one for each that has no group."""
+    groups, known = side_by_side([partial(groups_of, aws, None), partial(clusters, aws)])
+    owners = [_owner(group.get("Tags", ()), "Key", "Value") for group in groups]
+    found = {owner.name: owner for owner in owners if owner}
+    bare = [name for name in known if name not in found]
+    found |= {owner.name: owner for owner in side_by_side(partial(owner_of, aws, n) for n in bare) if owner}
+    return sorted(name for name, owner in found.items() if owner.expires < now)
+
+
+def owner_of(aws: AWS, cluster: str) -> Identity | None:
+    """Whose a cluster is, as its worker's task definition says."""
+    answer = aws.call(
+        "ecs",
+        "describe_task_definition",
+        taskDefinition=names.family(cluster, "worker"),
+        include=["TAGS"],
+        fine=["ClientException"],
+    )
+    return _owner(answer.get("tags", ()), "key", "value")
+
+
+def _owner(tags: Sequence[dict[str, str]], key: str, value: str) -> Identity | None:
+    return ledger.identity({tag[key]: tag[value] for tag in tags})
+
+
+def diagnosis(machine: Machine, logs: str) -> CloudError:
+    """What to tell the user of a machine that ended before Dask answered on it."""
+    why = machine.reason or "ECS gave no reason"
+    what = f"The {machine.role} {machine.id} ended before Dask answered on it: {why.rstrip('.')}."
+    for pattern, kind, advice in CAUSES:
+        if re.search(pattern, why, re.IGNORECASE) or (
+            "exec format" in pattern and "exec format error" in logs
+        ):
+            return BootError(f"{what} {advice}", logs) if kind is BootError else kind(f"{what} {advice}")
+    kind, advice = because(why) or (BootError, "")
+    return BootError(what, logs) if kind is BootError else kind(f"{what} {advice}")

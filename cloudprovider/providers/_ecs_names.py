@@ -1,0 +1,41 @@
+"""What a cluster's resources on ECS are called: functions of its name, so that any process finds them."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["cluster_of", "family", "log_prefix", "log_stream", "parameter", "scheduler_group"]
+
+ROLES = ("scheduler", "worker")
+CONTAINER = "dask"
+
+
+def family(cluster: str, role: str, group: str = "default") -> str:
+    """The family of a role's task definitions. No cluster's name has the `_` before a group."""
+    return f"dask-{cluster}-{role}" + ("" if group == "default" else f"_{group}")
+
+
+def cluster_of(family: str) -> str | None:
+    """Whose a family is; None when it is no cluster's."""
+    match = re.fullmatch(rf"dask-([a-z][a-z0-9-]*)-({'|'.join(ROLES)})(_.+)?", family)
+    return match.group(1) if match else None
+
+
+def parameter(cluster: str, whose: str) -> str:
+    """The parameter that holds one of the two secrets: `machine` or `client`."""
+    return f"/dask/{cluster}/{whose}"
+
+
+def scheduler_group(cluster: str) -> str:
+    """The security group of the scheduler alone."""
+    return f"dask-{cluster}-scheduler"
+
+
+def log_prefix(cluster: str) -> str:
+    """The first part of the names of all log streams."""
+    return f"dask-{cluster}"
+
+
+def log_stream(cluster: str, id: str) -> str:
+    """The log stream of one machine, as the awslogs driver names it."""
+    return f"{log_prefix(cluster)}/{CONTAINER}/{id}"

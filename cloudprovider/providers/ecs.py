@@ -1,0 +1,622 @@
+"""Dask on Amazon ECS: one machine is one task, on Fargate or on the ECS cluster's own capacity."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from cloudprovider import tags as ledger
+from cloudprovider import templates
+from cloudprovider.cluster import CloudCluster
+from cloudprovider.config import Config, Spot, gibibytes
+from cloudprovider.errors import CapacityError, CloudError, ConfigError, QuotaError
+from cloudprovider.images import default_image, require_image
+from cloudprovider.provider import Created, Machine, Provider, State, Swept
+from cloudprovider.providers import _aws_landing as land
+from cloudprovider.providers import _ecs_ends as ends
+from cloudprovider.providers import _ecs_names as names
+from cloudprovider.providers import _ecs_starts as starts
+from cloudprovider.providers import _ecs_wire as wire
+from cloudprovider.providers._aws import AWS, Pace, chunks, side_by_side
+from cloudprovider.security import Secrets
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from cloudruntime.boot import Boot
+
+    from cloudprovider.bill import Rate
+    from cloudprovider.provider import Identity
+
+__all__ = ["ECSCluster", "ECSConfig", "ECSProvider", "FargateCluster", "FargateConfig", "policy"]
+
+GB = 1024
+#: Fargate's sizes: CPU units -> MiB of memory. The 8 and 16 vCPU sizes need platform version 1.4.0.
+#: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html#fargate-tasks-size
+SIZES = {
+    256: (512, 1 * GB, 2 * GB),
+    512: range(1 * GB, 4 * GB + 1, GB),
+    1024: range(2 * GB, 8 * GB + 1, GB),
+    2048: range(4 * GB, 16 * GB + 1, GB),
+    4096: range(8 * GB, 30 * GB + 1, GB),
+    8192: range(16 * GB, 60 * GB + 1, 4 * GB),
+    16384: range(32 * GB, 120 * GB + 1, 8 * GB),
+}
+# https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutRetentionPolicy.html
+RETENTION_DAYS = (
+    *(
+        1,
+        3,
+        5,
+        7,
+        14,
+        30,
+        60,
+        90,
+        120,
+        150,
+        180,
+        365,
+        400,
+        545,
+        731,
+        1096,
+        1827,
+        2192,
+        2557,
+        2922,
+        3288,
+        3653,
+    ),
+)
+MAX_CREATE = 10  # RunTask: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_RunTask.html
+MAX_DESCRIBE = 100  # DescribeTasks
+MAX_GROUPS = 5  # AwsVpcConfiguration
+#: RunTask arguments that are ours; `task_args` may hold the others.
+OURS = frozenset(
+    {
+        "cluster",
+        "taskDefinition",
+        "count",
+        "clientToken",
+        "startedBy",
+        "tags",
+        "overrides",
+        "networkConfiguration",
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig(Config):
+    """What Fargate and a cluster's own capacity have in common.
+
+    Parameters
+    ----------
+    region
+        Such as `eu-central-1`. Default: what the environment and the AWS config files say.
+    zones
+        Availability zones in which to look for subnets. Default: all.
+    vpc
+        Id of the VPC in which to look for subnets. Default: the default VPC.
+    subnets
+        Ids of the subnets to use. Default: those of the VPC and zones.
+    security_groups
+        Ids of groups for every machine, in which they may talk to each other. Default: one that is shared
+        by all clusters of the account.
+    ecs_cluster
+        Name or ARN of an ECS cluster of yours, which is then never made. Default: `dask`.
+    execution_role
+        Name or ARN of a role of yours that starts machines: it pulls images and reads the machine secret.
+    role
+        Name or ARN of a role of yours under which code on the machines runs.
+    log_group
+        Name of a log group of yours. Default: `/dask`.
+    log_retention_days
+        How long the default log group keeps what it gets.
+    worker_cpu, scheduler_cpu
+        vCPUs of each machine.
+    worker_memory, scheduler_memory
+        Memory of each machine; a bare number is GiB.
+    architecture
+        `x86_64` or `arm64`; the image must have it.
+    repository_credentials
+        ARN of a secret in AWS Secrets Manager with the login of a private registry. The default execution
+        role reads those whose name starts with `dask/`.
+    task_args
+        Further arguments of RunTask.
+    task_definition_args
+        Further arguments of RegisterTaskDefinition; `containerDefinitions` may hold one, for our container.
+    launch_burst, launch_rate
+        How many machines your account may launch at once, and how many a second after that.
+    """
+
+    compatibility: ClassVar[str] = "EC2"
+
+    region: str | None = None
+    zones: str | Sequence[str] | None = None
+    vpc: str | None = None
+    subnets: str | Sequence[str] | None = None
+    security_groups: str | Sequence[str] | None = None
+    ecs_cluster: str | None = None
+    execution_role: str | None = None
+    role: str | None = None
+    log_group: str | None = None
+    log_retention_days: int = 14
+    worker_cpu: float = 2
+    worker_memory: str | float = "8 GiB"
+    scheduler_cpu: float = 1
+    scheduler_memory: str | float = "4 GiB"
+    architecture: str = "x86_64"
+    repository_credentials: str | None = None
+    task_args: Mapping[str, Any] = field(default_factory=dict)
+    task_definition_args: Mapping[str, Any] = field(default_factory=dict)
+    # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/throttling.html
+    launch_burst: float = 100
+    launch_rate: float = 20
+
+    def check(self) -> None:
+        """Refuse what cannot work, before any call."""
+        super().check()
+        if self.architecture.lower() not in {"x86_64", "arm64"}:
+            raise ConfigError(f"architecture={self.architecture!r} must be 'x86_64' or 'arm64'.")
+        if self.log_retention_days not in RETENTION_DAYS:
+            raise ConfigError(
+                f"log_retention_days={self.log_retention_days!r} must be one of "
+                f"{', '.join(map(str, RETENTION_DAYS))}."
+            )
+        if taken := sorted(OURS & set(self.task_args)):
+            raise ConfigError(f"task_args has {', '.join(taken)}, which this project sets itself.")
+        if len(land.listed(self.security_groups)) >= MAX_GROUPS:
+            raise ConfigError(f"security_groups can be at most {MAX_GROUPS - 1}: the scheduler has one more.")
+        credentials = self.repository_credentials
+        if credentials and self.execution_role is None and ":secret:dask/" not in credentials:
+            raise ConfigError(
+                "The default execution role reads only secrets whose name starts with 'dask/': rename the "
+                "secret of repository_credentials=, or pass an execution_role= of yours that may read it."
+            )
+        for role in ("worker", "scheduler"):
+            self.size(role)
+
+    def size(self, role: str) -> tuple[int, int]:
+        """CPU units and MiB of memory of a role's machines."""
+        cpu, memory = getattr(self, f"{role}_cpu"), getattr(self, f"{role}_memory")
+        size = round(cpu * GB), round(gibibytes(memory, f"{role}_memory") * GB)
+        if min(size) <= 0:
+            raise ConfigError(f"{role}_cpu={cpu!r} and {role}_memory={memory!r} must be more than nothing.")
+        return size
+
+    def markets(self, role: str) -> tuple[str, ...]:  # noqa: ARG002  (Fargate's depend on the role)
+        """The markets to order from, first choice first."""
+        return ("on-demand",)
+
+    def capacity(self, market: str) -> dict[str, Any]:
+        """The part of a RunTask call that says which capacity runs the tasks."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class FargateConfig(TaskConfig):
+    """Options of `FargateCluster`.
+
+    Parameters
+    ----------
+    spot
+        Run workers on spare capacity, which AWS may take back with two minutes' notice. `"fallback"` orders
+        on demand what spot refuses. The scheduler is always on demand.
+    ephemeral_storage
+        GiB of disk of each worker, 21 to 200. Default: the 20 that are included.
+    """
+
+    section: ClassVar[str] = "fargate"
+    compatibility: ClassVar[str] = "FARGATE"
+
+    spot: Spot = False
+    ephemeral_storage: int | None = None
+
+    def check(self) -> None:
+        """Refuse what cannot work, before any call."""
+        super().check()
+        if self.spot not in {True, False, "fallback"}:
+            raise ConfigError(f"spot={self.spot!r} must be True, False or 'fallback'.")
+        storage = self.ephemeral_storage
+        if storage is not None and not 21 <= storage <= 200:  # noqa: PLR2004  (API_EphemeralStorage)
+            raise ConfigError(f"ephemeral_storage={storage!r} must be 21 to 200 GiB; 20 are included.")
+
+    def size(self, role: str) -> tuple[int, int]:
+        """CPU units and MiB of memory of a role's machines.
+
+        Raises
+        ------
+        ConfigError
+            When Fargate has no such size; names the nearest that it has.
+        """
+        cpu, memory = super().size(role)
+        if memory not in SIZES.get(cpu, ()):
+            raise ConfigError(
+                f"Fargate has no size of {_size(cpu, memory)} ({role}_cpu, {role}_memory). The nearest: "
+                f"{'; '.join(_size(*near) for near in nearest_sizes(cpu, memory))}."
+            )
+        return cpu, memory
+
+    def markets(self, role: str) -> tuple[str, ...]:
+        """The markets to order from, first choice first."""
+        if role != "worker" or not self.spot:
+            return ("on-demand",)
+        return ("spot", "on-demand") if self.spot == "fallback" else ("spot",)
+
+    def capacity(self, market: str) -> dict[str, Any]:
+        """The part of a RunTask call that says which capacity runs the tasks."""
+        if market == "spot":
+            return {"capacityProviderStrategy": [{"capacityProvider": wire.SPOT, "weight": 1}]}
+        return {"launchType": "FARGATE"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ECSConfig(TaskConfig):
+    """Options of `ECSCluster`: an ECS cluster of yours, with container instances of its own.
+
+    Parameters
+    ----------
+    capacity_provider
+        Name of the capacity provider that starts container instances. Default: those that are there.
+    """
+
+    section: ClassVar[str] = "ecs"
+
+    # Tasks on container instances can have no public address.
+    # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-networking-awsvpc.html
+    public: bool = False
+    capacity_provider: str | None = None
+
+    def check(self) -> None:
+        """Refuse what cannot work, before any call."""
+        super().check()
+        if self.ecs_cluster is None:
+            raise ConfigError("ECSCluster needs ecs_cluster=, one of yours; FargateCluster needs none.")
+        if self.public:
+            raise ConfigError("public=True: tasks on container instances can have no public address.")
+
+    def capacity(self, market: str) -> dict[str, Any]:  # noqa: ARG002  (the capacity provider knows)
+        """The part of a RunTask call that says which capacity runs the tasks."""
+        if self.capacity_provider:
+            return {"capacityProviderStrategy": [{"capacityProvider": self.capacity_provider, "weight": 1}]}
+        return {"launchType": "EC2"}
+
+
+def _size(cpu: int, memory: int) -> str:
+    return f"{cpu / GB:g} vCPU with {memory / GB:g} GiB"
+
+
+def nearest_sizes(cpu: int, memory: int, count: int = 3) -> list[tuple[int, int]]:
+    """The sizes Fargate has that differ least, by factors, from one that it has not."""
+    pairs = [(units, mib) for units, some in SIZES.items() for mib in some]
+    distance = {pair: abs(math.log2(pair[0] / cpu)) + abs(math.log2(pair[1] / memory)) for pair in pairs}
+    return sorted(pairs, key=lambda pair: (distance[pair], pair))[:count]
+
+
+def policy(name: str = "aws-fargate", **values: str) -> str:
+    """A policy as JSON: what a manager needs (`aws-fargate`), what makes the landing, or a role's own.
+
+    Parameters
+    ----------
+    name
+        Of a file under `templates/policies`.
+    **values
+        `account`, `region`, `partition`, `ecs_cluster`, `log_group`; all have defaults.
+    """
+    holes = {
+        "account": "*",
+        "region": "*",
+        "partition": "aws",
+        "ecs_cluster": land.ECS_CLUSTER,
+        "log_group": land.LOG_GROUP,
+    }
+    return templates.render(f"policies/{name}.json", **{**holes, **values})
+
+
+class ECSProvider(Provider):
+    """Machines are tasks. Thread-safe; one object serves one cluster, and finds any other."""
+
+    config: TaskConfig
+    boot_s = 60.0
+    #: Seconds a sweep waits for the scheduler's network interface to go; 120 is its `stopTimeout`.
+    patience_s = 180.0
+
+    def __init__(self, config: TaskConfig, identity: Identity) -> None:
+        super().__init__(config, identity)
+        self.aws = AWS(config.region)
+        self._calls = Pace(20, 20)  # RunTask
+        self._launches = {
+            market: Pace(config.launch_burst, config.launch_rate) for market in ("spot", "on-demand")
+        }
+        self._landing: land.Landing | None = None
+        self._boots: dict[str, Boot] = {}
+        self._definitions: dict[str, str] = {}
+        self._group: str | None = None
+        self._public: dict[str, str] = {}
+        self._foreign = False
+
+    def prepare(self, boots: Sequence[Boot], secrets: Secrets) -> tuple[Boot, ...]:
+        """Find or make the landing, and make what the cluster owns before its first machine."""
+        made = tuple(
+            dataclasses.replace(
+                b, image=b.image or default_image(), secret=f"env:{wire.SECRET}", scheduler=None
+            )
+            for b in boots
+        )
+        images = dict.fromkeys(boot.image for boot in made)
+        mine = self.aws, self.config, self.identity
+        try:
+            landing, *_ = side_by_side(
+                [
+                    partial(land.find_or_make, self.aws, self.config),
+                    partial(starts.claim, *mine, self._where, secrets.client, self.list),
+                    *(partial(require_image, image) for image in images),
+                ]
+            )
+        except starts.NameTakenError:
+            self._foreign = True
+            raise
+        self._landing = landing
+        new = [boot for boot in made if boot.role not in self._definitions]
+        self._group, _, *definitions = side_by_side(
+            [
+                partial(starts.make_group, *mine, landing),
+                partial(starts.store, *mine, "machine", secrets.machine),
+                *(partial(starts.register, *mine, landing, boot) for boot in new),
+            ]
+        )
+        self._definitions |= {boot.role: arn for boot, arn in zip(new, definitions, strict=True)}
+        self._boots = {boot.role: boot for boot in made}
+        return made
+
+    def attach(self) -> Secrets:
+        """Find the cluster of this name, and read its client secret."""
+        cluster = self.identity.name
+        secret = {"Name": names.parameter(cluster, "client"), "WithDecryption": True}
+        stored, groups, *found = side_by_side(
+            [
+                partial(self.aws.call, "ssm", "get_parameter", fine=["ParameterNotFound"], **secret),
+                partial(ends.groups_of, self.aws, cluster),
+                *(partial(self._definition, cluster, role) for role in names.ROLES),
+            ]
+        )
+        if not stored or not all(found):
+            there = ", ".join(ends.clusters(self.aws)) or "none"
+            raise CloudError(f"There is no cluster {cluster!r} in {self.aws.region}. There: {there}.")
+        tags = {tag["key"]: tag["value"] for tag in found[0].get("tags", ())}
+        self.identity = ledger.identity(tags) or self.identity
+        definitions = [answer["taskDefinition"] for answer in found]
+        self.config, self._landing = wire.replaced(self.config, definitions[0])
+        self._boots = {boot.role: boot for boot in map(wire.boot_of, definitions)}
+        self._definitions = {
+            role: definition["taskDefinitionArn"]
+            for role, definition in zip(names.ROLES, definitions, strict=True)
+        }
+        self._group = next((group["GroupId"] for group in groups), None)
+        return Secrets(client=stored["Parameter"]["Value"])
+
+    def boot(self, role: str) -> Boot:
+        """The boot this cluster's machines of a role run, after `prepare` or `attach`."""
+        return self._boots[role]
+
+    def create(self, boot: Boot, count: int) -> Created:
+        """Order `count` machines, on the first market that has them."""
+        made: list[Machine] = []
+        refused: CloudError | None = None
+        for market in self.config.markets(boot.role):
+            if len(made) < count:
+                some, refused = self._order(boot, count - len(made), market)
+                made += some
+            if refused is None or not isinstance(refused, (CapacityError, QuotaError)):
+                break
+        if refused is not None and len(made) < count:
+            return Created(machines=tuple(made), refusal=wire.refusal(refused, len(made), count, self._name))
+        return Created(machines=tuple(made))
+
+    def describe(self, ids: Collection[str]) -> list[Machine]:
+        """What ECS says of these machines, 100 a call."""
+        request: dict[str, Any] = {"cluster": self._where, "include": ["TAGS"]}
+        fine = ["ClusterNotFoundException"]
+        answers = side_by_side(
+            partial(self.aws.call, "ecs", "describe_tasks", tasks=some, fine=fine, **request)
+            for some in chunks(sorted(set(ids)), MAX_DESCRIBE)
+        )
+        tasks = [task for answer in answers for task in answer.get("tasks", ())]
+        addresses = self._public_addresses(tasks) if self.config.public else {}
+        return [dataclasses.replace(m, public_address=addresses.get(m.id)) for m in map(wire.machine, tasks)]
+
+    def delete(self, ids: Collection[str]) -> None:
+        """End these machines; unknown ids are no error."""
+        ends.stop(self.aws, self._where, sorted(set(ids)), f"dask {self.identity.name} gave it back")
+
+    def list(self, cluster: str | None = None) -> list[Machine]:
+        """Live machines of a cluster, or of every cluster in this ECS cluster, by tag."""
+        request = {"cluster": self._where, **({"startedBy": cluster} if cluster else {})}
+        try:
+            arns = self.aws.pages("ecs", "list_tasks", "taskArns", **request)
+        except ConfigError:  # no ECS cluster: nothing was ever started here
+            return []
+        return [
+            machine
+            for machine in self.describe([wire.last(arn) for arn in arns])
+            if machine.state is not State.gone and machine.cluster and cluster in {None, machine.cluster}
+        ]
+
+    def sweep(self, cluster: str) -> Swept:
+        """Remove everything of this cluster, machines first; the landing stays."""
+        if self._foreign and cluster == self.identity.name:
+            return Swept()  # it was there before us, and is somebody else's
+        return ends.sweep(self.aws, self._where, cluster, partial(self.list, cluster), self.patience_s)
+
+    def sweep_expired(self) -> tuple[str, ...]:
+        """Remove what clusters left whose `expires` has passed and that have no live machine."""
+        over = [name for name in ends.expired(self.aws, time.time()) if not self.list(name)]
+        for name in over:
+            ends.sweep(self.aws, self._where, name, partial(self.list, name), 1.0)
+        return tuple(over)
+
+    def allow(self, sources: Collection[str]) -> None:
+        """Make the scheduler's ingress rules exactly these CIDR sources."""
+        starts.allow(self.aws, self.identity.name, sources)
+
+    def logs(self, id: str, lines: int = 100) -> str:
+        """The last log lines of one machine, dead or alive."""
+        answer = self.aws.call(
+            "logs",
+            "get_log_events",
+            fine=["ResourceNotFoundException"],
+            logGroupName=self._landing.log_group
+            if self._landing
+            else self.config.log_group or land.LOG_GROUP,
+            logStreamName=names.log_stream(self.identity.name, id),
+            limit=lines,
+            startFromHead=False,
+        )
+        return "\n".join(event["message"] for event in answer.get("events", ()))
+
+    def rate(self, machine: Machine) -> Rate:
+        """What a machine costs while it bills."""
+        from cloudprovider.bill import Rate
+        from cloudprovider.prices import fargate_rate
+
+        match = re.fullmatch(r"([\d.]+) vCPU, ([\d.]+) GiB, (\w+)(?:, (\d+) GiB disk)?", machine.kind)
+        if self.config.compatibility != "FARGATE" or match is None:
+            return Rate(per_hour=0.0, left_out=("the ECS cluster's own container instances",))
+        vcpu, memory, architecture, storage = match.groups(default="20")
+        size = float(vcpu), float(memory), float(storage)
+        return fargate_rate(self.aws.region, architecture, machine.market, *size, public=self.config.public)
+
+    def diagnosis(self, machine: Machine, logs: str) -> CloudError:
+        """What to tell the user of a machine that ended before Dask answered on it."""
+        return ends.diagnosis(machine, logs)
+
+    @property
+    def _where(self) -> str:
+        return self._landing.ecs_cluster if self._landing else self.config.ecs_cluster or land.ECS_CLUSTER
+
+    @property
+    def _name(self) -> str:
+        service = "Fargate" if self.config.compatibility == "FARGATE" else f"ECS cluster {self._where}"
+        return f"{service} in {self.aws.region}"
+
+    @property
+    def _placed(self) -> land.Landing:
+        if self._landing is None:
+            raise CloudError("Machines were ordered before prepare() or attach().")
+        return self._landing
+
+    def _order(self, boot: Boot, count: int, market: str) -> tuple[Sequence[Machine], CloudError | None]:
+        """Order on one market, 10 a call, several calls side by side; stop at the first refusal."""
+        over = threading.Event()
+        sizes = [min(MAX_CREATE, count - start) for start in range(0, count, MAX_CREATE)]
+        answers = side_by_side(partial(self._run, boot, size, market, over) for size in sizes)
+        machines = [machine for some, _ in answers for machine in some]
+        return machines, next((refused for _, refused in answers if refused), None)
+
+    def _run(
+        self, boot: Boot, count: int, market: str, over: threading.Event
+    ) -> tuple[Sequence[Machine], CloudError | None]:
+        """One RunTask call."""
+        if over.is_set():
+            return [], None
+        self._calls.take()
+        self._launches[market].take(count)
+        request = wire.run_task_request(
+            self.config,
+            self.identity,
+            boot,
+            self._placed,
+            count,
+            market=market,
+            token=uuid.uuid4().hex,
+            definition=self._definitions.get(boot.role, ""),
+            groups=[self._group] if self._group and boot.role == "scheduler" else (),
+        )
+        try:
+            answer = starts.patiently(
+                partial(self.aws.call, "ecs", "run_task", **request), fresh=self._placed.fresh
+            )
+        except CloudError as error:
+            over.set()
+            return [], error
+        tasks = answer.get("tasks", ())
+        if len(tasks) == count:
+            return [self._own(task, boot, market) for task in tasks], None
+        over.set()
+        return [self._own(task, boot, market) for task in tasks], wire.failure(answer.get("failures", ()))
+
+    def _own(self, task: Mapping[str, Any], boot: Boot, market: str) -> Machine:
+        """A task of a RunTask answer, which need not show its tags yet."""
+        return dataclasses.replace(
+            wire.machine(task),
+            role=boot.role,
+            group=boot.group,
+            cluster=self.identity.name,
+            market=market,
+            expires=self.identity.expires,
+        )
+
+    def _public_addresses(self, tasks: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        """The public addresses of schedulers, each looked up once."""
+        wanted = {
+            interface: id
+            for id, interface in wire.scheduler_interfaces(tasks).items()
+            if id not in self._public
+        }
+        if wanted:
+            answer = self.aws.call(
+                "ec2",
+                "describe_network_interfaces",
+                fine=["InvalidNetworkInterfaceID.NotFound"],
+                NetworkInterfaceIds=sorted(wanted),
+            )
+            for interface in answer.get("NetworkInterfaces", ()):
+                if address := interface.get("Association", {}).get("PublicIp"):
+                    self._public[wanted[interface["NetworkInterfaceId"]]] = address
+        return dict(self._public)
+
+    def _definition(self, cluster: str, role: str) -> dict[str, Any]:
+        return self.aws.call(
+            "ecs",
+            "describe_task_definition",
+            taskDefinition=names.family(cluster, role),
+            include=["TAGS"],
+            fine=["ClientException"],
+        )
+
+
+class FargateCluster(CloudCluster):
+    """A Dask cluster on AWS Fargate: no machines of yours, billed by the second.
+
+    Examples
+    --------
+    >>> from cloudprovider import FargateCluster
+    >>> with FargateCluster(n_workers=10) as cluster:  # doctest: +SKIP
+    ...     client = cluster.get_client()
+    """
+
+    config_class = FargateConfig
+    provider_class = ECSProvider
+
+
+class ECSCluster(CloudCluster):
+    """A Dask cluster on an Amazon ECS cluster of yours, on its own container instances.
+
+    Examples
+    --------
+    >>> from cloudprovider import ECSCluster
+    >>> with ECSCluster(ecs_cluster="batch", tunnel=True, n_workers=10) as cluster:  # doctest: +SKIP
+    ...     client = cluster.get_client()
+    """
+
+    config_class = ECSConfig
+    provider_class = ECSProvider
