@@ -273,7 +273,7 @@ def _once(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(texts))
 
 
-HEADINGS = ("machines", "kind", "market", "billed", "now", "an hour", "spent")
+HEADINGS = ("machines", "kind", "billed", "now", "an hour", "spent")
 
 
 def dollars(amount: float) -> str:
@@ -292,10 +292,10 @@ def duration(seconds: float) -> str:
 
 def cells(line: Line) -> tuple[str, ...]:
     """A line of the bill as text, in the order of `HEADINGS`."""
+    market = "" if line.market == "on-demand" else f"{line.market} "
     return (
-        f"{line.machines} {line.role}{'s' if line.machines != 1 else ''}",
+        f"{line.machines} {market}{line.role}{'s' if line.machines != 1 else ''}",
         line.kind,
-        line.market,
         duration(line.seconds),
         str(line.billing),
         dollars(line.per_hour),
@@ -324,10 +324,10 @@ def receipt(bill: Bill, title: str = "Bill") -> RenderableType:
         title=title, title_justify="left", caption_justify="left", show_footer=True, box=SIMPLE_HEAD
     )
     table.caption = Text("\n".join(remarks(bill)))
-    footers = ["total", "", "", "", "", dollars(bill.per_hour), dollars(bill.spent)]
+    footers = ["total", "", "", "", dollars(bill.per_hour), dollars(bill.spent)]
     for heading, footer in zip(HEADINGS, footers, strict=True):
         number = heading in {"billed", "now", "an hour", "spent"}
-        table.add_column(heading, footer, justify="right" if number else "left", no_wrap=True)
+        table.add_column(heading, footer, justify="right" if number else "left", no_wrap=heading != "kind")
     for line in bill.lines:
         table.add_row(*cells(line))
     return table

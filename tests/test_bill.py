@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 
@@ -198,10 +199,26 @@ def test_receipt_shows_total_and_omissions(a_bill):
     console.print(a_bill)
     text = console.file.getvalue()
 
-    assert "2 workers" in text
+    assert "2 spot workers" in text
     assert "1 scheduler" in text
     assert "$0.6660" in text
     assert "Not in it: traffic, logs." in text
+
+
+def test_a_receipt_fits_a_terminal():
+    """In 80 columns each figure is whole, however long the cloud's name for a size is."""
+    kind = "16 vCPU, 120 GiB, X86_64, 200 GiB disk"
+    machines = [
+        Machine(id=str(i), role="worker", state=State.running, kind=kind, market="spot") for i in range(1000)
+    ]
+    rate = Rate.of({"vCPU": 0.5, "memory": 0.5})
+    many = bill([(dataclasses.replace(m, billed_from=0.0), rate) for m in machines], 36_000.0)
+    console = Console(width=80, file=io.StringIO())
+    console.print(receipt(many))
+    text = console.file.getvalue()
+
+    assert "…" not in text
+    assert "$10,000.00" in text
 
 
 def test_receipt_has_a_title(a_bill):
