@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import logging
 import os
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from cloudprovider.emulator import wire
+from cloudprovider.emulator.ecs_checks import check_parameter
 from cloudprovider.emulator.faults import server_error, throttled
 from cloudprovider.emulator.profiles import Bucket
 from cloudprovider.emulator.records import Call
@@ -37,6 +39,17 @@ SETTINGS = {
 }
 #: Services whose every answer is held to the model: these are what the emulator is for.
 STRICT = frozenset({"ec2", "ecs", "iam", "logs", "resourcegroupstaggingapi", "secretsmanager", "ssm", "sts"})
+#: A call of each that changes nothing.
+WARM = {
+    "ec2": "DescribeSubnets",
+    "ecs": "ListClusters",
+    "iam": "ListRoles",
+    "logs": "DescribeLogGroups",
+    "resourcegroupstaggingapi": "GetTagKeys",
+    "secretsmanager": "ListSecrets",
+    "ssm": "DescribeParameters",
+    "sts": "GetCallerIdentity",
+}
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -83,15 +96,25 @@ class Moto:
         fields = {name: value for name, value in started[1] if name.lower() not in skipped}
         return int(started[0].split()[0]), fields, content
 
+    @staticmethod
+    def reset() -> None:
+        """Forget every backend: each begins anew when it is next asked."""
+        from moto.core.base_backend import BackendDict
+
+        for backend in list(BackendDict._instances):
+            backend.clear()
+        BackendDict._instances.clear()
+
 
 def import_moto(network: ipaddress.IPv4Network) -> Moto:
     """Import moto with a live EC2, its settings made before it is first imported."""
     os.environ.update(SETTINGS)
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-    from cloudprovider.emulator import ec2
+    from cloudprovider.emulator import ec2, ecs_state
 
     ec2.install(network)
+    ecs_state.install()
     return Moto(DomainDispatcherApplication(create_backend_app))
 
 
@@ -105,9 +128,22 @@ class AWS:
         self.ecs = ECS(account)
         self.calls: list[Call] = []
         self._moto = moto
+        self._regions = regions()
         self._buckets = {
             name: Bucket(rate, account.timers.scale) for name, rate in account.profile.calls.items()
         }
+
+    def warm(self) -> None:
+        """Make the first calls of each service as quick as the later ones."""
+        for service, operation in WARM.items():
+            headers, body = wire.example(service, operation)
+            request = wire.read(headers, "/", body)
+            self._acted(request, "POST", "/", headers, body, "127.0.0.1")
+
+    def end(self) -> None:
+        """End every machine, and let nothing happen later."""
+        self.account.timers.close()
+        self.ecs.life.end(list(self.ecs.tasks()))
 
     def respond(self, method: str, path: str, headers: Mapping[str, str], body: bytes, caller: str) -> Answer:
         """Answer one request, and remember it."""
@@ -144,6 +180,8 @@ class AWS:
     def _answered(
         self, request: Request, method: str, path: str, headers: Mapping[str, str], body: bytes, caller: str
     ) -> Answer:
+        if request.region and request.region not in self._regions:
+            raise NoAnswer  # there is no such host
         faults = self.account.faults
         faults.refuse(request)
         bucket = self._buckets.get(f"{request.service}:{request.operation}")
@@ -167,6 +205,8 @@ class AWS:
             if handler := self.ecs.handler(request.operation):
                 content, kind = wire.json_answer(request, handler(request))
                 return self._checked(request, (200, {"Content-Type": kind}, content))
+        elif (request.service, request.operation) == ("ssm", "PutParameter"):
+            check_parameter(request.parameters or {})
         return self._checked(request, self._moto.call(method, path, headers, body, caller))
 
     def _checked(self, request: Request, answer: Answer) -> Answer:
@@ -180,6 +220,16 @@ class AWS:
             if request.service in STRICT:
                 raise AWSError("EmulatorBug", f"The emulator's answer to {name} is wrong: {found[0]}", 500)
         return status, fields, content
+
+
+@functools.cache
+def regions() -> frozenset[str]:
+    """Every region of AWS's common partition, and what global services sign with."""
+    import botocore.session
+
+    session = botocore.session.get_session()
+    known = {region for service in ("ec2", "ecs") for region in session.get_available_regions(service)}
+    return frozenset({*known, "us-east-1", "aws-global"})
 
 
 def _refusal(request: Request, error: AWSError) -> Answer:

@@ -40,24 +40,23 @@ class Cloud:
     ) -> None:
         self.server = Server(port)
         network, self._claim = claim_network()
-        self._engine = engine
-        self._room: Room | None = None
+        self._images = Images()
+        self._room = Room(self._images, engine)  # begins to import Dask beside us
         self._moto = aws.import_moto(network)
         self.aws = self._make(profile, time_scale, seed)
+        self.aws.warm()
         self.server.cloud, self.server.control = self.aws, Control(self)
         self.server.start()
 
     def _make(self, profile: str, time_scale: float, seed: int) -> AWS:
         self._settings = (profile, time_scale, seed)
-        images = Images()
-        self._room = Room(images, self._engine)
         account = Account(
             profile=PROFILES[profile],
             timers=Timers(time_scale),
             faults=Faults(),
             ledger=Ledger(),
             room=self._room,
-            images=images,
+            images=self._images,
             endpoint=self.server.url,
             seed=seed,
         )
@@ -67,25 +66,20 @@ class Cloud:
         self, profile: str | None = None, time_scale: float | None = None, seed: int | None = None
     ) -> None:
         """Forget everything: an account as it was on its first day."""
-        from moto.core.base_backend import BackendDict
-
         was = self._settings
-        with self.aws.account.lock:
-            self.aws.account.timers.close()
-            assert self._room is not None
-            self._room.close()
-            BackendDict.reset()
-            self.aws = self._make(
-                was[0] if profile is None else profile,
-                was[1] if time_scale is None else time_scale,
-                was[2] if seed is None else seed,
-            )
-            self.server.cloud = self.aws
+        self.aws.end()
+        self._images.reset()
+        self._moto.reset()
+        self.aws = self._make(
+            was[0] if profile is None else profile,
+            was[1] if time_scale is None else time_scale,
+            was[2] if seed is None else seed,
+        )
+        self.server.cloud = self.aws
 
     def close(self) -> None:
         """End every machine, and answer no more."""
         self.server.shutdown()
-        self.aws.account.timers.close()
-        if self._room is not None:
-            self._room.close()
+        self.aws.end()
+        self._room.close()
         self._claim.close()

@@ -128,7 +128,7 @@ def machine(task: Task) -> EmulatedMachine:
         zone=task.zone,
         image=task.containers[0].definition["image"],
         address=task.address,
-        pid=processes[0].pid if processes else None,
+        pid=(processes[0].pid or None) if processes else None,
         exit_code=codes[0] if codes else None,
         reason=task.stopped_reason,
         tags={tag["key"]: tag["value"] for tag in task.tags},

@@ -11,6 +11,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from moto.ec2 import ec2_backends
+from moto.ec2.exceptions import DependencyViolationError
 from moto.ec2.models import EC2Backend
 
 if TYPE_CHECKING:
@@ -58,6 +59,12 @@ class LiveEC2(EC2Backend):  # type: ignore[misc]
         self.create_route(table.id, "0.0.0.0/0", gateway_id=gateway.id)
         return vpc
 
+    def delete_security_group(self, name: str | None = None, group_id: str | None = None) -> None:
+        """Delete a group that no network interface uses."""
+        if any(group_id in (group.id for group in interface.group_set) for interface in self.enis.values()):
+            raise DependencyViolationError(f"resource {group_id} has a dependent object")
+        super().delete_security_group(name, group_id)
+
 
 LiveEC2.__module__ = EC2Backend.__module__  # moto finds its URLs through the module's name
 
@@ -67,6 +74,12 @@ def install(network: ipaddress.IPv4Network) -> None:
     LiveEC2.network = network
     ec2_backends.clear()
     ec2_backends.backend = LiveEC2
+
+
+def free_addresses(ec2: Any, subnet_id: str) -> int:
+    """How many addresses a subnet has left; AWS keeps five of each."""
+    subnet = ec2.get_subnet(subnet_id)
+    return int(subnet.cidr.num_addresses) - 5 - len(subnet._subnet_ips)
 
 
 def attach_interface(
@@ -79,10 +92,9 @@ def attach_interface(
     NoFreeAddress
         When the subnet has none beyond `spare`.
     """
-    subnet = ec2.get_subnet(subnet_id)
-    used = len(subnet._subnet_ips)
-    if subnet.cidr.num_addresses - 5 - used - spare <= 0:  # AWS keeps five of each subnet
+    if free_addresses(ec2, subnet_id) <= spare:
         raise NoFreeAddress(subnet_id)
+    subnet = ec2.get_subnet(subnet_id)
     address = subnet.get_available_subnet_ip(instance=description)
     interface = ec2.create_network_interface(
         subnet=subnet, private_ip_address=address, group_ids=list(groups), description=description

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cloudprovider.emulator import ecs_checks
@@ -41,7 +42,7 @@ class ECS:
     def __init__(self, account: Account) -> None:
         self._account = account
         self.life = Life(account)
-        self._tokens: dict[tuple[str, str], tuple[float, str, Document]] = {}
+        self._tokens: dict[tuple[str, str, str], _Remembered] = {}
         self._launches: dict[tuple[str, str], Bucket] = {}
 
     def handler(self, operation: str) -> Callable[[Request], Document] | None:
@@ -52,6 +53,7 @@ class ECS:
             "DescribeTasks": self.describe_tasks,
             "ListTasks": self.list_tasks,
             "StartTask": self.start_task,
+            "ListTaskDefinitions": self.list_task_definitions,
         }.get(operation)
 
     def check(self, request: Request) -> None:
@@ -61,6 +63,8 @@ class ECS:
             ecs_checks.check_definition(parameters)
         elif request.operation == "DeleteCluster":
             self._check_empty(request, parameters["cluster"])
+        elif request.operation == "DescribeClusters":
+            self._backend(request).count()
 
     def tasks(self) -> Iterator[Task]:
         """Every task there is, or was until an hour ago."""
@@ -83,25 +87,25 @@ class ECS:
     def run_task(self, request: Request) -> Document:
         """RunTask: as many tasks as there is room for."""
         parameters = dict(request.parameters or {})
-        token = parameters.get("clientToken")
-        if token and (answer := self._remembered(request, token, parameters)):
+        # "Requests that use the same token within a cluster are idempotent": ECS_Idempotency
+        token = (request.region, parameters.get("cluster", "default"), parameters.get("clientToken", ""))
+        if answer := self._remembered(token, parameters):
             return answer
         order = self._order(request, parameters)
         count = parameters.get("count", 1)
         markets = self._markets(order, count)
         self._take_launches(request, markets)
-        tasks, failures = [], []
+        tasks: list[Task] = []
+        failures: list[Document] = []
         for provider in markets:
             if self._room(MARKETS[provider or "FARGATE"], order.size.vcpus):
                 tasks.append(self._make(request, order, provider))
             else:
                 failures.append({"reason": NO_CAPACITY})
-        answer = {"tasks": [task.describe() for task in tasks], "failures": failures}
+        if token[-1]:
+            self._tokens[token] = _Remembered(time.time(), _fingerprint(parameters), tasks, failures)
         for task in tasks:
             self.life.begin(task)
-        if token:
-            now = time.time()
-            self._tokens[request.region, token] = (now, _fingerprint(parameters), answer)
         return {"tasks": [task.describe() for task in tasks], "failures": failures}
 
     def start_task(self, request: Request) -> Document:
@@ -148,16 +152,13 @@ class ECS:
         others = {"family", "serviceName", "containerInstance", "launchType"} & set(parameters)
         if "startedBy" in parameters and others:
             raise invalid("startedBy cannot be combined with other filters.")
-        size = parameters.get("maxResults", PAGE)
-        if not 1 <= size <= PAGE:
-            raise invalid(f"maxResults must be between 1 and {PAGE}.")
         wanted = [task for task in self._of(request, cluster).values() if _listed(task, parameters)]
-        arns = [task.task_arn for task in wanted if self._visible(task)]
-        start = _offset(parameters.get("nextToken"))
-        answer: Document = {"taskArns": arns[start : start + size]}
-        if start + size < len(arns):
-            answer["nextToken"] = f"offset-{start + size}"
-        return answer
+        return _page("taskArns", [task.task_arn for task in wanted if self._visible(task)], parameters)
+
+    def list_task_definitions(self, request: Request) -> Document:
+        """ListTaskDefinitions: a hundred a page."""
+        parameters = request.parameters or {}
+        return _page("taskDefinitionArns", self._backend(request).definitions(parameters), parameters)
 
     # -- how -------------------------------------------------------------------------------------------
 
@@ -192,14 +193,17 @@ class ECS:
                 "ClusterContainsTasksException", "The Cluster cannot be deleted while Tasks are active."
             )
 
-    def _remembered(self, request: Request, token: str, parameters: Mapping[str, Any]) -> Document | None:
-        made, fingerprint, answer = self._tokens.get((request.region, token), (0.0, "", {}))
-        if time.time() - made > TOKEN_S:
+    def _remembered(self, token: tuple[str, str, str], parameters: Mapping[str, Any]) -> Document | None:
+        known = self._tokens.get(token)
+        if known is None or time.time() - known.time > TOKEN_S:
             return None
-        if fingerprint != _fingerprint(parameters):
-            raise AWSError("ConflictException", "The clientToken was used before with other parameters.")
-        tasks = [self.find(task["taskArn"]).describe() for task in answer["tasks"]]
-        return {"tasks": tasks, "failures": answer["failures"]}
+        if known.fingerprint != _fingerprint(parameters):
+            raise AWSError(
+                "ConflictException",
+                "The request conflicts with an earlier one of the same clientToken and other parameters.",
+                fields={"resourceIds": [task.task_arn for task in known.tasks]},
+            )
+        return {"tasks": [task.describe() for task in known.tasks], "failures": known.failures}
 
     def _order(self, request: Request, parameters: Mapping[str, Any]) -> _Order:
         cluster = self._cluster(request, parameters)
@@ -307,6 +311,16 @@ class ECS:
         return task
 
 
+@dataclass(frozen=True)
+class _Remembered:
+    """What the first call with a clientToken did."""
+
+    time: float
+    fingerprint: str
+    tasks: list[Task]
+    failures: list[Document]
+
+
 class _Order:
     """What one RunTask asks for."""
 
@@ -374,6 +388,17 @@ def _listed(task: Task, parameters: Mapping[str, Any]) -> bool:
         and parameters.get("launchType", task.launch_type) == task.launch_type
         and not {"serviceName", "containerInstance"} & set(parameters)
     )
+
+
+def _page(name: str, arns: list[str], parameters: Mapping[str, Any]) -> Document:
+    size = parameters.get("maxResults", PAGE)
+    if not 1 <= size <= PAGE:
+        raise invalid(f"maxResults must be between 1 and {PAGE}.")
+    start = _offset(parameters.get("nextToken"))
+    answer: Document = {name: arns[start : start + size]}
+    if start + size < len(arns):
+        answer["nextToken"] = f"offset-{start + size}"
+    return answer
 
 
 def _offset(token: str | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ MAX_STOP_TIMEOUT_S = 120
 MAX_OVERRIDES = 8192
 MAX_DEFINITION = 64 * 1024
 MAX_TAGS = 50
+PARAMETER_LIMITS = {"Standard": 4096, "Advanced": 8192, "Intelligent-Tiering": 8192}
 NETWORK_LIMITS = {"subnets": 16, "securityGroups": 5}
 TAG_KEY = re.compile(r"[\w\s.:/=+@-]{1,128}")
 TAG_VALUE = re.compile(r"[\w\s.:/=+@-]{0,256}")
@@ -217,10 +219,35 @@ def check_role(account: str, arn: str, young_s: float, now: float) -> None:
     role = roles.find(account, arn)
     usable = role is not None and roles.assumable(role, roles.ECS_TASKS)
     if usable and role is not None and young_s:
-        usable = now - role.create_date.timestamp() >= young_s
+        usable = now - _epoch(role.create_date) >= young_s
     if not usable:
         raise client_error(
             f"ECS was unable to assume the role '{arn}' that was provided for this task. "
             "Please verify that the role being passed has the proper trust relationship and permissions "
             "and that your IAM user has permissions to pass this role."
+        )
+
+
+def _epoch(moment: dt.datetime) -> float:
+    """Seconds since the epoch; moto's moments are in UTC and do not say so."""
+    return moment.replace(tzinfo=dt.UTC).timestamp()
+
+
+def check_parameter(parameters: Mapping[str, Any]) -> None:
+    """Refuse what the parameter store refuses of PutParameter."""
+    tier = parameters.get("Tier", "Standard")
+    limit = PARAMETER_LIMITS[tier]
+    if len(parameters["Value"].encode()) > limit:
+        raise AWSError(
+            "ValidationException",
+            f"{tier} tier parameters support a maximum parameter value of {limit} characters. To create a larger "
+            "parameter value, upgrade the parameter to use the advanced-parameter tier. For more information, "
+            "see https://docs.aws.amazon.com/systems-manager/latest/userguide/parameter-store-advanced-parameters.html",
+        )
+    if parameters.get("Overwrite") and parameters.get("Tags"):
+        raise AWSError(
+            "ValidationException",
+            "Invalid request: tags and overwrite can't be used together. To create a parameter with tags, please "
+            "remove overwrite flag. To update tags for an existing parameter, please use AddTagsToResource or "
+            "RemoveTagsFromResource.",
         )

@@ -15,7 +15,7 @@ from cloudprovider.emulator.ecs_boot import BootFailure, check_image, log_writer
 from cloudprovider.emulator.ledger import fargate_hourly, ipv4_hourly
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from cloudprovider.emulator.account import Account
     from cloudprovider.emulator.ecs_task import Container, Task
@@ -27,6 +27,7 @@ INTERRUPTED = ("SpotInterruption", "Your Spot Task was interrupted.")
 FAILED = "TaskFailedToStart"
 SIGNALLED = 128  # a container that a signal ends exits with this and the signal's number
 HOUR_S = 3600.0
+END_S = 10.0
 
 
 class Life:
@@ -63,13 +64,25 @@ class Life:
 
         https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-capacity-providers.html
         """
+        if task.market != "spot":
+            raise ValueError(f"{task.id} is an on-demand machine: only a spot machine is interrupted.")
         self.stop(task, *INTERRUPTED)
 
     def kill(self, task: Task) -> None:
         """End a task's processes at once, as a fault of its own machine would."""
-        for container in task.containers:
-            if container.process is not None:
-                container.process.kill()
+        processes = [container.process for container in task.containers]
+        for process in filter(None, processes):
+            process.kill()
+
+    def end(self, tasks: Sequence[Task]) -> None:
+        """End all processes, and wait until they have ended."""
+        for task in tasks:
+            self.kill(task)
+        deadline = time.monotonic() + END_S
+        while any(c.process is not None for task in tasks for c in task.containers):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"Some machines' processes did not end within {END_S:g} s of SIGKILL.")
+            time.sleep(0.005)
 
     def _place(self, task: Task, left_s: float) -> None:
         account, network = self._account, self._network(task)
@@ -96,15 +109,13 @@ class Life:
         account.timers.after(left_s, lambda: self._launch(task, writers))
 
     def _interface(self, task: Task, network: Any) -> Any:
-        spare = [f.room for f in self._account.faults.of("addresses") if f.subnet in ("", task.subnet)]
-        free = network.get_subnet(task.subnet).available_ip_addresses if spare else 0
-        if spare and min(spare) <= 0 and free:
-            raise ec2.NoFreeAddress(task.subnet)
+        spare = 0
         for fault in self._account.faults.of("addresses"):
             if fault.subnet in ("", task.subnet):
-                fault.room -= 1
+                free = ec2.free_addresses(network, task.subnet)
+                spare = max(spare, fault.held.setdefault(task.subnet, free - fault.room))
         arn = f"arn:aws:ecs:{task.region}:{task.account}:attachment/{task.attachment}"
-        return ec2.attach_interface(network, task.subnet, task.groups, arn, public=task.public)
+        return ec2.attach_interface(network, task.subnet, task.groups, arn, public=task.public, spare=spare)
 
     def _prepare(self, task: Task, network: Any) -> list[Callable[[str], None]]:
         account = self._account

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Emulator", "InjectedFault", "environment"]
 
 CLOUDS = ("aws",)
-START_S = 60.0
+START_S = 120.0
 REGION = "us-east-1"
 #: What a process must not inherit, or it would talk to a real cloud, or to ours as somebody else.
 HIDDEN = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_ROLE_ARN", "AWS_CA_BUNDLE")

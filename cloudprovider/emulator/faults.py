@@ -6,13 +6,16 @@ import dataclasses
 import difflib
 import itertools
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from cloudprovider.emulator.permissions import missing, needed
 from cloudprovider.emulator.wire import AWSError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from cloudprovider.emulator.wire import Request
 
 __all__ = ["KINDS", "Fault", "Faults"]
@@ -28,6 +31,7 @@ KINDS = {
     "capacity": "has room for only `room` more machines of `market`",
     "quota": "allows only `room` vCPUs of `market` in use at once",
     "image-pull": "cannot pull images whose name matches `image`",
+    "policy": "refuses calls that the policy documents `allowed` do not allow, with all they take along",
     "addresses": "leaves only `room` free addresses in subnet `subnet`",
     "stale": "shows machines in lists and descriptions only `seconds` after they were made",
     "role-propagation": "lets a role be used only `seconds` after it was made",
@@ -73,7 +77,7 @@ class Fault:
         How often it hits; None means without end.
     code, message, status
         Of the error that is answered, where the kind does not say.
-    room, market, subnet, image, seconds
+    room, market, subnet, image, seconds, allowed
         See `KINDS`; an empty market, subnet or image means any.
     """
 
@@ -89,8 +93,10 @@ class Fault:
     subnet: str = ""
     image: str = ""
     seconds: float = 0.0
+    allowed: Sequence[Mapping[str, Any]] = ()
     id: int = 0
     seen: int = 0
+    held: dict[str, int] = field(default_factory=dict)  # addresses it keeps from each subnet
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -168,6 +174,9 @@ class Faults:
             )
         if self.hit("denied", request):
             raise denied(request)
+        for policy in self.of("policy"):
+            if action := missing(request, policy.allowed):
+                raise denied(request, action)
         if self.hit("throttle", request):
             raise throttled(request)
         if fault := self.hit("error", request):
@@ -178,11 +187,11 @@ class Faults:
         return next((fault for fault in self.of(kind) if fault.market in ("", market)), None)
 
 
-def denied(request: Request) -> AWSError:
-    """What the service says to who may not make a call."""
+def denied(request: Request, action: str = "") -> AWSError:
+    """What the service says to who may not make a call, or may not do what it takes along."""
     code, status = DENIED.get(request.service, ("AccessDeniedException", 400))
     who = "arn:aws:sts::123456789012:user/moto"
-    action = f"{request.service}:{request.operation}"
+    action = action or next(iter(needed(request)), (f"{request.service}:{request.operation}", ""))[0]
     if request.service == "ec2":
         return AWSError(
             code,

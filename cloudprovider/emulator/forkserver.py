@@ -196,7 +196,7 @@ class Interpreter:
                 importlib.import_module(name)
         logging.disable(logging.NOTSET)
         self._path = [entry for entry in sys.path if entry]
-        self._preloaded = Preloaded()
+        Preloaded().hide()
         self._variables = _python_variables(os.environ)
         self._execve = os.execve
 
@@ -213,14 +213,13 @@ class Interpreter:
         """Run a command in a forked child, with the environment it has, and end with it."""
         own = [entry for entry in self._path if not _is_checkout(entry, absent)]
         self._path = own
-        self._preloaded.hide()
         sys.meta_path.insert(0, Absent(absent, own))
         os.execv, os.execve = self._execv, self._execve_here  # type: ignore[assignment]
         # Python before 3.12 leaves a forked child of an event loop writing its signals to the parent's loop.
         os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
         random.seed()
-        if numpy := sys.modules.get("numpy"):
-            numpy.random.seed()
+        if numpy_random := sys.modules.get("numpy.random"):
+            numpy_random.seed()
         tempfile.tempdir = None
         self._run(argv)
 
@@ -251,7 +250,6 @@ class Interpreter:
             if "PYTHONUNBUFFERED" in os.environ:
                 stream.reconfigure(write_through=True)  # type: ignore[union-attr]
         sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
-        importlib.invalidate_caches()
         _end(_status(lambda: _execute(argv)))
 
 

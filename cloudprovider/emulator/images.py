@@ -76,7 +76,13 @@ class Images:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._images = {dask_image(): Image(name=dask_image())}
+        self._images: dict[str, Image] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Know only what is there at first."""
+        with self._lock:
+            self._images = {dask_image(): Image(name=dask_image())}
 
     def __iter__(self) -> Iterator[Image]:
         with self._lock:

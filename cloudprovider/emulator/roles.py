@@ -38,12 +38,13 @@ def _trusts(principal: Any, service: str) -> bool:
 def allows(policies: Iterable[str | dict[str, Any]], action: str, resource: str) -> bool:
     """Whether policy documents allow an action on a resource: one that allows, and none that denies.
 
-    Conditions are taken as met.
+    Conditions are taken as met. The resource `*` means that it is not known: each pattern then fits.
     """
     effects = {
         statement["Effect"]
         for statement in _statements(policies)
-        if _concerns(statement, "Action", action.lower()) and _concerns(statement, "Resource", resource)
+        if _concerns(statement, "Action", action.lower())
+        and (resource == "*" or _concerns(statement, "Resource", resource))
     }
     return effects == {"Allow"}
 

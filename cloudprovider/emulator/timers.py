@@ -39,22 +39,19 @@ class Timers:
     def after(self, delay_s: float, action: Callable[[], None]) -> None:
         """Call `action` when `delay_s`, scaled, has passed."""
         with self._changed:
+            if self._closed:
+                return
             entry = (time.monotonic() + delay_s * self.scale, next(self._count), action)
             heapq.heappush(self._queue, entry)
             self._changed.notify()
 
-    def clear(self) -> None:
-        """Forget all that was to happen."""
-        with self._changed:
-            self._queue.clear()
-
     def close(self) -> None:
-        """Forget all that was to happen, and end."""
+        """Forget all that was to happen, wait for what is happening, and end."""
         with self._changed:
             self._closed = True
             self._queue.clear()
             self._changed.notify()
-        self._actors.shutdown(wait=False, cancel_futures=True)
+        self._actors.shutdown(wait=True, cancel_futures=True)
 
     def _wait(self) -> None:
         while True:

@@ -45,11 +45,14 @@ CREDENTIAL = re.compile(r"Credential=([^/,\s]+)/\d+/([^/]+)/([^/]+)/aws4_request
 class AWSError(Exception):
     """An error that the service answers."""
 
-    def __init__(self, code: str, message: str, status: int = 400) -> None:
+    def __init__(
+        self, code: str, message: str, status: int = 400, fields: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
         self.status = status
+        self.fields = fields or {}
         self.request: Request | None = None
 
 
@@ -90,6 +93,25 @@ def service_model(service: str) -> ServiceModel | None:
         return botocore.session.get_session().get_service_model(service)
     except UnknownServiceError:
         return None
+
+
+def example(service: str, operation: str) -> tuple[dict[str, str], bytes]:
+    """The headers and the body of a call without parameters."""
+    model = service_model(service)
+    assert model is not None
+    name = next((signed for signed, known in SERVICES.items() if known == service), service)
+    headers = {
+        "Authorization": f"AWS4-HMAC-SHA256 Credential=AKIAEMULATEDCLOUD000/20250101/us-east-1/{name}/aws4_request",
+        "Host": "127.0.0.1",
+    }
+    if prefix := model.metadata.get("targetPrefix"):
+        headers |= {
+            "X-Amz-Target": f"{prefix}.{operation}",
+            "Content-Type": f"application/x-amz-json-{model.metadata['jsonVersion']}",
+        }
+        return headers, b"{}"
+    headers["Content-Type"] = "application/x-www-form-urlencoded; charset=utf-8"
+    return headers, f"Action={operation}&Version={model.api_version}".encode()
 
 
 def read(headers: Mapping[str, str], path: str, body: bytes) -> Request:
@@ -195,7 +217,7 @@ def _structure(shape: Any, value: dict[str, Any], path: str) -> Iterator[str]:
         else:
             yield from problems(members[name], item, f"{path}.{name}".lstrip("."))
     for name in shape.required_members:
-        if value.get(name) is None:
+        if value.get(shape.members[name].serialization.get("name", name)) is None:
             where = f"{path}.{name}".lstrip(".")
             yield f"Value null at '{where}' failed to satisfy constraint: Member must not be null"
 
@@ -343,6 +365,13 @@ def _query_name(name: str, member: Any, *, ec2: bool) -> str:
     return str(serialization.get("name", name))
 
 
+def _without_empty_lists(document: Any) -> Any:
+    """An answer's lists may be empty where the model wants one item: moto says what AWS leaves out."""
+    if isinstance(document, dict):
+        return {key: _without_empty_lists(value) for key, value in document.items() if value != []}
+    return [_without_empty_lists(item) for item in document] if isinstance(document, list) else document
+
+
 def answer_problems(request: Request, body: bytes) -> list[str]:
     """What the model does not allow in an answer."""
     if request.model is None:
@@ -350,7 +379,7 @@ def answer_problems(request: Request, body: bytes) -> list[str]:
     shape = request.model.output_shape
     if request.protocol == "json":
         document = json.loads(body or b"{}")
-        return list(problems(shape, document)) if shape is not None else []
+        return list(problems(shape, _without_empty_lists(document))) if shape is not None else []
     root = ET.fromstring(body)  # noqa: S314  (the emulator's own answer)
     if request.protocol == "query":
         root = next((child for child in root if _tag(child) == f"{request.operation}Result"), root)
@@ -410,7 +439,7 @@ def error_answer(request: Request, error: AWSError, request_id: str) -> tuple[by
     if request.protocol == "query":
         text = f"<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>"
         return f"{text}<RequestId>{request_id}</RequestId></ErrorResponse>".encode(), "text/xml"
-    document = {"__type": error.code, "message": error.message}
+    document = {"__type": error.code, "message": error.message, **error.fields}
     return json.dumps(document).encode(), "application/x-amz-json-1.1"
 
 
