@@ -1,0 +1,239 @@
+"""Keywords of dask-cloudprovider."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+import warnings
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloudprovider import compat
+from cloudprovider.compat import TABLES, translated_options
+from cloudprovider.errors import ConfigError
+
+#: The keywords of ECSCluster and of SpecCluster in dask-cloudprovider 2025.9.0, without those that are the same here.
+INCUMBENT = [
+    "fargate_scheduler",
+    "fargate_workers",
+    "fargate_spot",
+    "cpu_architecture",
+    "scheduler_mem",
+    "scheduler_port",
+    "scheduler_extra_args",
+    "scheduler_task_definition_arn",
+    "scheduler_task_kwargs",
+    "scheduler_address",
+    "worker_mem",
+    "worker_gpu",
+    "worker_extra_args",
+    "worker_task_definition_arn",
+    "worker_task_kwargs",
+    "workers_name_start",
+    "workers_name_step",
+    "cluster_arn",
+    "cluster_name_template",
+    "execution_role_arn",
+    "task_role_arn",
+    "task_role_policies",
+    "cloudwatch_logs_group",
+    "cloudwatch_logs_stream_prefix",
+    "cloudwatch_logs_default_retention",
+    "skip_cleanup",
+    "aws_access_key_id",
+    "aws_secret_access_key",
+    "region_name",
+    "platform_version",
+    "fargate_use_private_ip",
+    "mount_points",
+    "volumes",
+    "mount_volumes_on_scheduler",
+    "silence_logs",
+    "scheduler_sync_interval",
+    "shutdown_scheduler",
+]
+#: Those that mean the same here.
+SAME = [
+    "image",
+    "environment",
+    "tags",
+    "n_workers",
+    "subnets",
+    "security_groups",
+    "vpc",
+    "worker_nthreads",
+    "scheduler_cpu",
+    "worker_cpu",
+    "scheduler_timeout",
+    "security",
+    "name",
+    "shutdown_on_close",
+]
+
+
+def quietly(cloud, **options):
+    """The translation, without its warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return translated_options(cloud, options)
+
+
+def our_options(cloud):
+    """The names of a cloud's options."""
+    from cloudprovider.providers import ecs
+
+    config = {"fargate": ecs.FargateConfig, "ecs": ecs.ECSConfig}[cloud]
+    return set(inspect.signature(config).parameters)
+
+
+@pytest.mark.parametrize("cloud", TABLES)
+def test_every_keyword_has_a_rule(cloud):
+    """Whoever changes the import line meets no unknown keyword."""
+    assert set(INCUMBENT) == set(TABLES[cloud])
+    assert set(SAME) <= our_options(cloud)
+    assert not set(INCUMBENT) & our_options(cloud)
+
+
+@pytest.mark.parametrize("cloud", TABLES)
+def test_every_translation_is_an_option(cloud):
+    """The table does not name what is not there."""
+    for rule in TABLES[cloud].values():
+        assert rule.refuse or set(rule.into(1024)) <= our_options(cloud)
+
+
+def test_a_typical_call():
+    """A cluster of dask-cloudprovider's documentation starts after its import line has changed."""
+    with pytest.warns(FutureWarning) as caught:
+        ours = translated_options(
+            "fargate",
+            {
+                "image": "me/mine:1",
+                "n_workers": 4,
+                "fargate_spot": True,
+                "worker_cpu": 4096,
+                "worker_mem": 16384,
+                "scheduler_cpu": 512,
+                "scheduler_mem": 1500,
+                "scheduler_timeout": "15 minutes",
+                "region_name": "eu-west-1",
+                "vpc": "default",
+                "skip_cleanup": True,
+            },
+        )
+
+    assert {
+        "image": "me/mine:1",
+        "n_workers": 4,
+        "spot": True,
+        "worker_cpu": 4,
+        "worker_memory": "16 GiB",
+        "scheduler_cpu": 0.5,
+        "scheduler_memory": "1500 MiB",
+        "idle_timeout": "15 minutes",
+        "region": "eu-west-1",
+    } == ours
+    [warning] = caught
+    assert __file__ == warning.filename
+    assert "Write FargateCluster(spot=True, worker_memory='16 GiB'," in str(warning.message)
+    assert "without skip_cleanup, vpc." in str(warning.message)
+
+
+def test_the_translation_is_taken():
+    """What comes out of it passes the Config of that cloud."""
+    from cloudprovider.providers.ecs import FargateConfig
+
+    ours = quietly("fargate", worker_cpu=4096, worker_mem=16384, cpu_architecture="ARM64", fargate_spot=True)
+
+    assert (4096, 16384) == FargateConfig.of(**ours).size("worker")
+
+
+@given(st.dictionaries(st.sampled_from([*SAME, "spot", "allow_from"]), st.integers(0, 16)))
+def test_our_own_keywords_pass_in_silence(options):
+    """A call in our form is neither changed nor warned of, also where the names are the same."""
+    assert options == translated_options("fargate", options)
+
+
+def test_the_warning_shows_no_environment():
+    """The new form names what has changed, and repeats no values that may be private."""
+    with pytest.warns(FutureWarning) as caught:
+        translated_options("fargate", {"environment": {"TOKEN": "hidden"}, "fargate_spot": True})
+
+    assert "hidden" not in str(caught[0].message)
+
+
+def test_a_timeout_alone_is_ours():
+    """`scheduler_timeout` means another thing here: alone it is ours, beside another of theirs it is theirs."""
+    assert {"scheduler_timeout": "1 minute"} == translated_options(
+        "fargate", {"scheduler_timeout": "1 minute"}
+    )
+    assert {"idle_timeout": "1 minute", "spot": False} == quietly(
+        "fargate", scheduler_timeout="1 minute", fargate_spot=False
+    )
+
+
+@pytest.mark.parametrize("options", [{"fargate_workers": True}, {"worker_gpu": 0}, {"cluster_arn": None}])
+def test_what_is_the_default_here_is_left_out(options):
+    """Values that ask for what happens anyway become nothing."""
+    assert {} == quietly("fargate", **options)
+
+
+@pytest.mark.parametrize(
+    ("cloud", "options", "said"),
+    [
+        ("fargate", {"worker_extra_args": ["--tls-cert", "x"]}, "worker_options="),
+        ("fargate", {"aws_access_key_id": "AKIA"}, "AWS_ACCESS_KEY_ID"),
+        ("fargate", {"task_role_policies": ["arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"]}, "role="),
+        ("fargate", {"worker_gpu": 1}, "no GPUs"),
+        ("fargate", {"scheduler_port": 9999}, "8786"),
+        ("ecs", {"fargate_workers": True}, "use FargateCluster"),
+    ],
+)
+def test_what_cannot_be_translated_says_what_to_do(cloud, options, said):
+    """Nothing is dropped that changes what the cluster is."""
+    with pytest.raises(ConfigError, match=said):
+        translated_options(cloud, options)
+
+
+def test_both_forms_at_once_are_refused():
+    """Two names of one option leave it open which counts."""
+    with pytest.raises(ConfigError, match="fargate_spot is spot here"):
+        translated_options("fargate", {"spot": True, "fargate_spot": False})
+
+
+def test_arguments_of_tasks_come_together():
+    """Several keywords may fill one option, unless they contradict each other."""
+    ours = quietly(
+        "fargate",
+        platform_version="1.4.0",
+        worker_task_kwargs={"group": "a"},
+        volumes=[{"name": "v"}],
+        mount_points=[{"sourceVolume": "v"}],
+    )
+
+    assert {"platformVersion": "1.4.0", "group": "a"} == ours["task_args"]
+    assert {
+        "volumes": [{"name": "v"}],
+        "containerDefinitions": [{"mountPoints": [{"sourceVolume": "v"}]}],
+    } == ours["task_definition_args"]
+    with pytest.raises(ConfigError, match="one for all machines"):
+        translated_options(
+            "fargate", {"worker_task_kwargs": {"group": "a"}, "scheduler_task_kwargs": {"group": "b"}}
+        )
+
+
+def test_private_addresses():
+    """A private cluster there is one here; that it then needs a way in, our Config says."""
+    assert {"public": False} == quietly("fargate", fargate_use_private_ip=True)
+    assert {} == quietly("fargate", fargate_use_private_ip=False)
+
+
+def test_other_clouds_have_nothing_to_translate():
+    """A cloud without a table takes its options as they are."""
+    assert {"fargate_spot": True} == translated_options("local", {"fargate_spot": True})
+
+
+def test_examples_hold():
+    """The examples in the documentation are true."""
+    assert 0 == doctest.testmod(compat).failed
