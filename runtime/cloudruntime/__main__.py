@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from importlib.util import find_spec
@@ -22,11 +23,13 @@ FRONT_PORT = "DASK_CLOUD_FRONT_PORT"
 
 def main(environ: MutableMapping[str, str] = os.environ) -> int:
     """Run the machine until it ends; the exit code says why, and so does the last line of the log."""
+    folder = tempfile.mkdtemp(prefix="dask-cloud-")  # its mode is 0700
     try:
-        with tempfile.TemporaryDirectory(prefix="dask-cloud-", ignore_cleanup_errors=True) as folder:
-            ended = _run(environ, folder)
+        ended = _run(environ, folder)
     except Ended as early:
         ended = early
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     sys.stdout.flush()
     sys.stderr.write(f"dask-cloud-runtime: ended: {ended}\n")
     sys.stderr.flush()
@@ -77,15 +80,15 @@ def _check_image(boot: Boot) -> None:
     wrong, warnings = versions.compare(boot.versions, here)
     for warning in warnings:
         sys.stderr.write(f"dask-cloud-runtime: warning: {warning}\n")
+    if wrong:
+        raise Ended(
+            Exit.versions, f"{wrong}. Use an image with the client's versions, or the other way round"
+        )
     if find_spec("distributed") is None:
         raise Ended(
             Exit.image,
             f"{boot.image or 'it'} has no package 'distributed' for {sys.executable} (Python {here['python']}). "
             "Use an image that has it, such as Dask's own ghcr.io/dask/dask",
-        )
-    if wrong:
-        raise Ended(
-            Exit.versions, f"{wrong}. Use an image with the client's versions, or the other way round"
         )
 
 

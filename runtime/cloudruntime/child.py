@@ -29,7 +29,7 @@ __all__ = ["Child", "Site", "die_with", "start"]
 
 #: `PORT:WORD` of the supervisor's end of the line, for a Dask process that is no fork.
 CHANNEL = "DASK_CLOUD_CHANNEL"
-#: Forking a process that has used Apple's frameworks is not safe.
+#: Whether the Dask process is a fork. One of a process that has used Apple's frameworks is not safe.
 CAN_FORK = hasattr(os, "fork") and sys.platform != "darwin"
 
 START_S = 60.0
@@ -121,7 +121,7 @@ class Child:
             os.kill(self.pid, signal.SIGTERM if gently else signal.SIGKILL)
 
 
-def start(site: Site, door: socket.socket | None = None, *, fork: bool = CAN_FORK) -> Child:
+def start(site: Site, door: socket.socket | None = None, *, fork: bool) -> Child:
     """Start the Dask process of this machine; the door is the supervisor's, not its."""
     return _fork(site, door) if fork else _spawn(site)
 

@@ -28,11 +28,15 @@ if TYPE_CHECKING:
 __all__ = ["Supervisor", "say", "supervise"]
 
 TICK_S = 0.25
-#: How long Dask may take to end before it is killed.
+#: How long Dask may take to end, drain apart, before it is killed.
 END_S = 30.0
-#: What the cloud gives a machine between SIGTERM and SIGKILL, in seconds, and what of it is not for the drain.
+#: Seconds that the cloud gives a machine between SIGTERM and SIGKILL.
 STOP = "DASK_CLOUD_STOP_S"
-STOP_S, MARGIN_S = 120.0, 20.0
+STOP_S = 120.0
+#: What of them the machine uses, so that it can still say why it ended.
+LAST_WORD = 0.9
+#: What of them is left for the end after the drain.
+MARGIN_S = 20.0
 
 
 def say(message: str) -> None:
@@ -69,6 +73,7 @@ class Supervisor:
         self.ended: Ended | None = None
         self._cause: Ended | None = None
         self._deadline = float("inf")
+        self._stop_s = float(os.environ.get(STOP) or STOP_S) * LAST_WORD
         self._wake = asyncio.Event()
         self._jupyter: Jupyter | None = None
         self._side: list[asyncio.Future[None]] = []
@@ -118,14 +123,13 @@ class Supervisor:
         """The cloud, or a person, wants this machine to stop."""
         if self._cause is not None or self.ended is not None:
             return
-        stop_s = float(os.environ.get(STOP) or STOP_S)
-        drain_s = max(0.0, stop_s - MARGIN_S) if stop_s > 2 * MARGIN_S else stop_s / 2
         cause = Ended(Exit.interrupted, signal.Signals(signum).name)
-        say(f"{cause.detail}: {'draining' if self.site.boot.role == 'worker' else 'ending the cluster'}")
         if self.site.boot.role == "worker":
-            self._order(cause, stop_s, drain=drain_s)
+            say(f"{cause.detail}: draining")
+            self._order(cause, self._stop_s, drain=max(self._stop_s - MARGIN_S, self._stop_s / 2))
         else:
-            self._order(cause, min(stop_s, END_S))
+            say(f"{cause.detail}: ending the cluster")
+            self._order(cause, min(self._stop_s, END_S))
 
     def _order(self, cause: Ended, within_s: float, **how: Any) -> None:
         """Have Dask end itself; after the deadline it is killed."""
@@ -138,7 +142,7 @@ class Supervisor:
             say("Dask does not end by itself: killing it")
             self.dask.kill()
         elif self._cause is None and (due := self.life.due(now, epoch)) is not None:
-            self._order(Ended(due), END_S)
+            self._order(Ended(due), min(self._stop_s, END_S))
 
     async def _hear(self) -> None:
         """Take in what the Dask process says."""
@@ -187,7 +191,9 @@ class Supervisor:
 
 def supervise(site: Site, door: socket.socket | None = None) -> Ended:
     """Run this machine until it ends; return why."""
-    dask = child.start(site, door)  # before there is an event loop that a fork would inherit
+    dask = child.start(
+        site, door, fork=child.CAN_FORK
+    )  # before there is an event loop that a fork would inherit
 
     async def watch() -> Ended:
         return await Supervisor(site, dask, door).watch()
@@ -200,7 +206,7 @@ def supervise(site: Site, door: socket.socket | None = None) -> Ended:
 
 def _reap(mine: set[int | None]) -> None:
     """The first process of a container inherits its orphans, and must bury them."""
-    if os.getpid() != 1 or not hasattr(os, "waitid"):
+    if not hasattr(os, "waitid"):
         return
     with contextlib.suppress(ChildProcessError):
         while dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):

@@ -33,12 +33,12 @@ def compare(client: Mapping[str, str], here: Mapping[str, str]) -> tuple[str, li
         Versions by package, as this image has them.
     """
     wrong = [
-        f"the client has {name} {theirs}, this image has {name} {here.get(name, 'not at all')}"
+        f"the client has {name} {theirs}, this image has {name} {here[name]}"
         for name, theirs in sorted(client.items())
-        if name in {"python", *SAME} and not _match(name, theirs, here.get(name, ""))
+        if name in {"python", *SAME} and name in here and not _match(name, theirs, here[name])
     ]
     warnings = [
-        f"the client has {name} {theirs}, this image has {here[name]}"
+        f"the client has {name} {theirs}, this image has {name} {here[name]}"
         for name, theirs in sorted(client.items())
         if name not in {"python", *SAME} and name in here and here[name] != theirs
     ]

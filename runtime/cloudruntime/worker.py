@@ -86,7 +86,8 @@ class Machine:
         self.reason = ""
         self.detail = ""
         self._ended = asyncio.Event()
-        self._drained = False
+        self._changed = asyncio.Event()
+        self._answered = False
         self._args = self.security.get_connection_args("worker")
         self._scheduler = rpc(site.boot.scheduler, connection_args=self._args)
 
@@ -117,7 +118,8 @@ class Machine:
             *(nanny.close(timeout=CLOSE_S, reason=self.reason) for nanny in self.nannies.values()),
             return_exceptions=True,
         )
-        if not any(nanny.why.startswith(CLOUD_END) for nanny in self.nannies.values()):
+        told = any(nanny.why.startswith(CLOUD_END) for nanny in self.nannies.values())
+        if self._answered and not told:
             leaving = self._scheduler.cloud_leave(machine=self.site.identity.id, reason=self.reason)
             await self._ask(leaving, LOOK_S)
         await self._scheduler.close_rpc()
@@ -152,6 +154,7 @@ class Machine:
                 continue
             failures = 0
             self.channel.say(started=nanny.worker_address)
+            self._changed.set()
             await nanny.finished()
             if nanny.why != BROKEN:
                 return nanny.why
@@ -201,7 +204,9 @@ class Machine:
             if known is not None:
                 pages = [port for port in known.get("workers", {}).values() if port]
                 self.channel.say(answered=True, pages=pages)
-            await asyncio.sleep(beat_s if known and known.get("workers") else min(1.0, beat_s))
+            self._changed.clear()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), beat_s)
 
     async def _obey(self) -> None:
         """Do what the supervisor says; without a supervisor there is no machine."""
@@ -229,9 +234,12 @@ class Machine:
     async def _ask(self, question: Awaitable[Any], within_s: float) -> dict[str, Any] | None:
         """An answer of the scheduler's; None when there is none in time."""
         try:
-            return await asyncio.wait_for(question, within_s) or {}
+            answer = await asyncio.wait_for(question, within_s) or {}
         except (OSError, asyncio.TimeoutError):
+            self._answered = False
             return None
+        self._answered = True
+        return answer
 
 
 async def serve(site: Site, sock: socket.socket) -> None:
