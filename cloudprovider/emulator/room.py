@@ -125,6 +125,10 @@ class Room:
         match engine:
             case "process":
                 return Processes()
+            case "podman":
+                from cloudprovider.emulator.podman import Podman
+
+                return Podman()
             case "none":
                 return Nothing()
         raise ValueError(f"engine={engine!r} is none of 'process', 'podman' and 'none'.")
@@ -422,7 +426,10 @@ class Watcher:
 
     def _hear(self, watched: _Watched) -> None:
         """Tell a machine's end, after the last line it wrote."""
-        told = watched.line.recv(4096)
+        try:
+            told = watched.line.recv(4096)
+        except ConnectionResetError:  # the server ended with words of ours unread
+            told = b""
         code = json.loads(told)["exit"] if told else 128 + signal.SIGKILL  # or the server was killed
         self._selector.unregister(watched.line)
         watched.line.close()

@@ -241,7 +241,8 @@ def test_dask_obeys_the_machines_environment(room):
     What it reads when it is imported, and keeps, makes it be imported again.
     """
     code = (
-        "import sys\nprint('distributed' in sys.modules)\n"
+        "import sys, importlib.util\nprint('distributed' in sys.modules)\n"
+        "importlib.util.find_spec('distributed')\n"
         "import distributed, dask\nprint(dask.config.get('distributed.scheduler.bandwidth'))\n"
         "print('distributed.dashboard.worker' in sys.modules)\n"
         "import distributed.core\nprint(distributed.core.tick_maximum_delay)"
