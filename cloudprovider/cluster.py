@@ -21,6 +21,7 @@ from distributed.deploy.cluster import Cluster
 
 from cloudprovider import access, security
 from cloudprovider.bill import Meter
+from cloudprovider.compat import translated_options
 from cloudprovider.config import Config, seconds
 from cloudprovider.errors import (
     AccessError,
@@ -84,6 +85,7 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
             cls.__signature__ = _signature(cls.config_class)
 
     def __init__(self, *, asynchronous: bool = False, loop: Any = None, **options: Any) -> None:
+        options = translated_options(self.config_class.section, options, stacklevel=2)
         self._setup(self.config_class.of(**options), asynchronous=asynchronous, loop=loop)
 
     def _setup(self, config: Config, *, asynchronous: bool, loop: Any, attach: bool = False) -> None:
@@ -159,6 +161,10 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
             return self
 
         return settle().__await__()
+
+    def __enter__(self) -> Self:
+        entered: Self = super().__enter__()
+        return entered
 
     async def __aenter__(self) -> Self:
         await self
@@ -336,7 +342,9 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
     async def _reachable_address(self) -> str:
         machine = self._scheduler
         if self.config.tunnel:
+            self.events.emit(Phase.access, "Opening the cloud's tunnel to the scheduler.", tunnel=True)
             self._tunnel = await self._call(self._cloud.tunnel, machine)
+            await self._call(self._tunnel.open, self._start_timeout_s)
             host, port = self._tunnel.address
             return f"tls://{host}:{port}"
         host = machine.public_address if self.config.public else machine.private_address
@@ -397,14 +405,10 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
     def _note_arrivals(self) -> None:
         arrived = self._arrived()
         known, self._arrivals = self._arrivals, frozenset(arrived)
-        for machine in arrived - known:
-            self.events.emit(
-                Phase.arrived,
-                f"{len(arrived)} of {self._the_fleet.target} machines are here.",
-                machine=machine,
-                count=len(arrived),
-                total=self._the_fleet.target,
-            )
+        wanted = self._the_fleet.target
+        for count, machine in enumerate(sorted(arrived - known), len(arrived & known) + 1):
+            message = f"{count} of {wanted} machines are here."
+            self.events.emit(Phase.arrived, message, machine=machine, count=count, total=wanted)
 
     def _arrived(self) -> set[str]:
         return {self._machine_of(name) for name in self.observed}
@@ -582,9 +586,21 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
             Spent, per hour, by role and market; billing minimums, public addresses and storage
             included; what it leaves out is listed in it.
         """
-        for machine in [*self._ever()]:
+        if self.status == Status.running:
+            self._look_at_unbilled()
+        for machine in self._ever():
             self._meter.see(machine, self._cloud.rate(machine))
         return self._meter.bill()
+
+    def _look_at_unbilled(self) -> None:
+        """Ask the cloud since when machines bill that it had not started when we last looked."""
+        fleet = self._the_fleet
+        unknown = [machine.id for machine in self._ever() if machine.billed_from is None]
+        for machine in self._cloud.describe(unknown) if unknown else ():
+            if machine.id in fleet.machines:
+                fleet.machines[machine.id] = machine
+            elif machine.id == self._scheduler.id:
+                self.scheduler_machine = machine
 
     def _ever(self) -> list[Machine]:
         """Every machine there has been."""
@@ -654,6 +670,7 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
                 error = await self._clean_up(asked=asked)
         finally:
             await super()._close()
+            await self._close_tunnel()
             self._instances.discard(self)
             self.events.emit(Phase.closed, f"Closed {self._where}.")
         if error:
@@ -668,6 +685,10 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
                 await asyncio.wait({task})
         if self._pages is not None:
             await self._pages.close()
+
+    async def _close_tunnel(self) -> None:
+        if self._tunnel is not None:
+            await asyncio.to_thread(self._tunnel.close)
 
     async def _say_goodbye(self) -> bool:
         """Ask the scheduler to end every machine: this needs no cloud credentials."""
@@ -714,10 +735,16 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         if known:
             self._cloud.delete(known)
         swept = self._cloud.sweep(self.identity.name)
+        self._last_look(known)
         if swept.left:
             self.events.emit(Phase.closing, f"Left for the next sweep: {', '.join(swept.left)}.")
         self._meter.close(time.time())
         self._swept.set()
+
+    def _last_look(self, known: Collection[str]) -> None:
+        """What the cloud says of our machines' ends: the receipt wants it to the second."""
+        for machine in self._cloud.describe(known) if known else ():
+            self._meter.see(machine, self._cloud.rate(machine))
 
     def _sweep_at_exit(self) -> None:
         if self.shutdown_on_close and self.provider is not None and not self._swept.is_set():

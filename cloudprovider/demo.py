@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -62,6 +63,7 @@ def run(*, keep: bool = False) -> Report:
 
     from cloudprovider.emulator import Emulator
 
+    logging.getLogger("distributed.deploy.adaptive").setLevel(logging.WARNING)
     console = Console(highlight=False)
     began = time.monotonic()
     report = Report()
@@ -110,7 +112,7 @@ def _compute(console: Console, client: Any) -> dict[str, float]:
     _say(console, "dask.datasets.timeseries().groupby('name').x.mean()", "a dataframe of 864,000 rows")
     began = time.monotonic()
     frame = dask.datasets.timeseries("2026-01-01", "2026-01-11", freq="1s", partition_freq="1D", seed=1)
-    means = client.compute(frame.groupby("name").x.mean()).result(timeout=60)
+    means, rows = client.gather(client.compute([frame.groupby("name").x.mean(), frame.x.count()]))
     first = {str(name): round(float(value), 5) for name, value in means.sort_index().head(3).items()}
     shown = ", ".join(f"{name} {value:+.5f}" for name, value in first.items())
     console.print(
@@ -119,16 +121,16 @@ def _compute(console: Console, client: Any) -> dict[str, float]:
     return first
 
 
-def _square(x: int) -> int:
-    time.sleep(0.25)
-    return x * x
-
-
 def _scale(console: Console, cluster: CloudCluster, client: Any, cloud: Emulator) -> dict[str, Any]:
     """Adapt up for work there is, lose a spot machine in the middle of it, adapt down when it is done."""
     _say(console, f"cluster.adapt(minimum=1, maximum={MOST})", "then 240 tasks of a quarter second")
     cluster.adapt(minimum=1, maximum=MOST, interval="500ms", target_duration="4s", wait_count=4)
-    futures = client.map(_square, range(240), pure=False)
+
+    def square(x: int) -> int:  # in here, so that it travels by value: the machines do not have this package
+        time.sleep(0.25)
+        return x * x
+
+    futures = client.map(square, range(240), pure=False)
     peak = _wait(lambda: len(cluster.observed) if len(cluster.observed) > WORKERS else 0, 20)
     console.print(f"  up to {peak or len(cluster.observed)} workers")
     victim = next((m.id for m in cloud.machines() if m.market == "spot" and m.state == "RUNNING"), None)

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cloudprovider.errors import BootError
+from cloudprovider.errors import AccessError, BootError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cloudprovider.bill import Rate
     from cloudprovider.errors import CloudError
     from cloudprovider.security import Secrets
+    from cloudprovider.tunnel import Tunnel
 
 __all__ = ["Created", "Identity", "Machine", "Provider", "State", "Swept", "contact"]
 
@@ -209,6 +210,16 @@ class Provider(ABC):
         from cloudprovider.bill import Rate
 
         return Rate(per_hour=0.0)
+
+    def tunnel(self, machine: Machine) -> Tunnel:
+        """The cloud's own tunnel to a scheduler's machine, not open yet; no rule lets anyone in.
+
+        Raises
+        ------
+        AccessError
+            When there is none here.
+        """
+        raise AccessError(f"There is no tunnel to {machine.id}: pass public=True, or allow_from=.")
 
     def diagnosis(self, machine: Machine, logs: str) -> CloudError:
         """What to tell the user of a machine that ended before Dask answered on it."""
