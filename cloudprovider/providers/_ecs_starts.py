@@ -16,7 +16,7 @@ from cloudprovider.providers import _ecs_names as names
 from cloudprovider.providers import _ecs_wire as wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
     from cloudruntime.boot import Boot
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cloudprovider.providers._aws import AWS
     from cloudprovider.providers.ecs import TaskConfig
 
-__all__ = ["NameTakenError", "allow", "claim", "make_group", "patiently", "register", "store"]
+__all__ = ["NameTakenError", "allow", "claim", "make_group", "pack", "patiently", "register", "store"]
 
 #: Seconds in which a role that was just made becomes usable, the pause between tries, and how ECS says so.
 ROLE_S, ROLE_PAUSE_S = 45.0, 1.5
@@ -97,14 +97,18 @@ def _put(
     return bool(aws.call("ssm", "put_parameter", fine=["ParameterAlreadyExists"], **request))
 
 
+def pack(boots: Iterable[Boot]) -> str:
+    """The runtime for boots whose image does not carry it, packed once a process; else empty."""
+    if all(carries_runtime(boot.image) for boot in boots):
+        return ""
+    from cloudruntime.packing import packed
+
+    return packed()
+
+
 def register(aws: AWS, config: TaskConfig, identity: Identity, landing: land.Landing, boot: Boot) -> str:
     """Register the task definition of one role; its ARN."""
-    packed = ""
-    if not carries_runtime(boot.image):
-        from cloudruntime.packing import packed as pack
-
-        packed = pack()
-    request = wire.task_definition_request(config, identity, boot, landing, aws.region, packed)
+    request = wire.task_definition_request(config, identity, boot, landing, aws.region, pack([boot]))
     call = partial(aws.call, "ecs", "register_task_definition", **request)
     return str(patiently(call, fresh=landing.fresh)["taskDefinition"]["taskDefinitionArn"])
 
