@@ -9,6 +9,7 @@ import asyncio
 import errno
 import ipaddress
 import logging
+import math
 import ssl
 import time
 import urllib.request
@@ -29,6 +30,10 @@ logger = logging.getLogger("cloudprovider")
 ECHO = "https://checkip.amazonaws.com"
 #: One attempt to connect; a packet that a rule drops is never answered.
 ATTEMPT_S = 5.0
+#: What listens may be busy with its own start.
+SHAKE_S = 20.0
+#: The other end went away during the handshake: a scheduler that ends, or a tunnel whose far end is not up.
+HUNG_UP = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 UNREACHABLE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL})
 
 
@@ -99,41 +104,53 @@ async def reach(
         Says whether nobody listens there, or a rule or a route is missing, or the keys are others.
     """
     deadline = time.monotonic() + within
-    silent_since: float | None = None
+    began, heard = math.inf, -math.inf  # when a running machine fell silent, and when it last was not
+    met = "silence"
     while True:
         try:
             await _knock(address, security, min(ATTEMPT_S, max(0.1, deadline - time.monotonic())))
         except OSError as error:
-            reason = why(error)
-            failure = error
+            reason, failure = why(error), error
         else:
             return
         now = time.monotonic()
-        if reason == "keys":
-            break
+        if reason != "silence":
+            heard, met = now, reason
         if reason != "silence" or not running():
-            silent_since = None
-        elif silent_since is None:
-            silent_since = now - ATTEMPT_S
-        if now >= deadline or (silent_since is not None and now - silent_since >= silence):
+            began = math.inf
+        elif not math.isfinite(began):
+            began = now - ATTEMPT_S
+        if reason == "keys" or now >= deadline or now - began >= silence:
             break
         await asyncio.sleep(min(0.25, max(0.0, deadline - now)))
+    if now - heard < 2 * ATTEMPT_S:
+        reason = met  # the last attempt was cut short, or its answer was late
     own = await asyncio.to_thread(_own_address_or_none) if reason == "silence" and allowed else None
     raise unreachable(address, reason, allowed=allowed, own=own) from failure
 
 
 async def _knock(address: str, security: Any, within: float) -> None:
-    """Connect, shake hands as Dask does, and hang up."""
-    from distributed.comm import connect
+    """Connect, shake hands as Dask does, and hang up.
 
-    comm = await connect(address, timeout=within, **security.get_connection_args("client"))
-    await comm.close()
+    Dask's `connect` tries again by itself and tells only of its last attempt, so the first step is our own.
+    """
+    from distributed.comm import connect
+    from distributed.comm.addressing import parse_host_port
+
+    arguments = security.get_connection_args("client")
+    host, port = parse_host_port(address.partition("://")[2])
+    async with asyncio.timeout(within):
+        _, writer = await asyncio.open_connection(host, port, ssl=arguments.get("ssl_context"))
+        writer.transport.abort()
+    async with asyncio.timeout(SHAKE_S):
+        comm = await connect(address, timeout=SHAKE_S, **arguments)
+        await comm.close()
 
 
 def why(error: BaseException) -> str:
     """What an attempt to connect met: `keys`, `refused`, `route` or `silence`."""
     causes = list(_causes(error))
-    if any(isinstance(cause, ssl.SSLError) for cause in causes):
+    if any(isinstance(cause, ssl.SSLError) and not isinstance(cause, HUNG_UP) for cause in causes):
         return "keys"
     if any(isinstance(cause, ConnectionError) for cause in causes):
         return "refused"
@@ -175,7 +192,8 @@ def unreachable(
 
 
 def _missing_rule(where: str, allowed: Collection[str], own: str | None) -> str:
-    if ipaddress_of(where) is not None and ipaddress.ip_address(str(ipaddress_of(where))).is_private:
+    address = _address(where)
+    if address is not None and address.is_private:
         return (
             "It is a private address: pass tunnel=True, or connect from a network that leads there "
             "and is in allow_from."
@@ -196,11 +214,10 @@ def _missing_rule(where: str, allowed: Collection[str], own: str | None) -> str:
     )
 
 
-def ipaddress_of(where: str) -> str | None:
-    """The host of `host:port` when it is an address, else None."""
-    host = where.rpartition(":")[0].strip("[]")
+def _address(where: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The host of `host:port` when it is an address."""
     try:
-        return str(ipaddress.ip_address(host))
+        return ipaddress.ip_address(where.rpartition(":")[0].strip("[]"))
     except ValueError:
         return None
 

@@ -188,6 +188,16 @@ class Pages:
             return "Pages of other sites may only link to what is here."
         return None
 
+    def as_local(self, headers: HTTPHeaders) -> HTTPHeaders:
+        """The headers of a request, as if the browser were here: Jupyter serves no other name."""
+        if urlsplit(f"//{headers['Host']}").hostname in LOOPBACK:
+            return headers
+        local = headers.copy()
+        local["Host"] = urlsplit(self.url).netloc
+        if "Origin" in local:
+            local["Origin"] = self.url
+        return local
+
     def _is_ours(self, host: str) -> bool:
         name = urlsplit(f"//{host}").hostname
         if name in LOOPBACK or "JUPYTERHUB_SERVICE_PREFIX" in os.environ:
@@ -269,6 +279,7 @@ class _Request(HTTPMessageDelegate):
             self._answer(501, "Not Implemented", f"{self._method} takes no body in chunks.")
             return
         where = route(start_line.path)
+        headers = pages.as_local(headers)
         try:
             stream, reused = await self._visit.connect(where.name)
         except (OSError, StreamClosedError, TimeoutError) as error:

@@ -45,7 +45,14 @@ async def serve(secrets: dict[str, str]) -> None:
     security = machine_security(secrets["machine"])
     with dask.config.set({"distributed.comm.timeouts.tcp": "60s"}):
         async with (
-            Scheduler(host="0.0.0.0", port=8786, protocol="tls://", security=security, dashboard=False),
+            Scheduler(
+                host="0.0.0.0",
+                port=8786,
+                protocol="tls://",
+                security=security,
+                dashboard=False,
+                dashboard_address="127.0.0.1:0",
+            ),
             Worker(HERE, host="127.0.0.1", security=security, nthreads=1),
         ):
             sys.stdout.write("up\n")

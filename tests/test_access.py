@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -109,7 +110,14 @@ def tls_scheduler(secrets, **options):
     from test_security import machine_security
 
     security = machine_security(secrets.machine)
-    return Scheduler(security=security, host="127.0.0.1", dashboard=False, protocol="tls://", **options)
+    return Scheduler(
+        security=security,
+        host="127.0.0.1",
+        dashboard=False,
+        dashboard_address="127.0.0.1:0",
+        protocol="tls://",
+        **options,
+    )
 
 
 async def test_reach_waits_for_the_scheduler(secrets):
@@ -130,6 +138,18 @@ async def test_reach_says_that_nobody_listens(secrets):
     with pytest.raises(AccessError, match="no scheduler listens there") as caught:
         await reach(f"tls://127.0.0.1:{free_port()}", client_security(secrets.client), within=1)
     assert isinstance(caught.value.__cause__, OSError)
+
+
+async def test_reach_waits_behind_a_tunnel_whose_far_end_is_not_up(secrets):
+    """A tunnel takes every connection and ends it until the scheduler listens; that is no matter of keys."""
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as tunnel:
+        port = tunnel.sockets[0].getsockname()[1]
+        with pytest.raises(AccessError, match="no scheduler listens there"):
+            await reach(f"tls://127.0.0.1:{port}", client_security(secrets.client), within=2)
 
 
 async def test_reach_gives_up_at_once_on_other_keys(secrets):
@@ -217,6 +237,7 @@ def test_reason_is_found_under_wrappers():
 
     assert "refused" == why(wrapped)
     assert "silence" == why(TimeoutError())
+    assert "keys" == why(ssl.SSLCertVerificationError())
     assert "route" == why(OSError(101, "Network is unreachable"))
 
 
@@ -269,7 +290,9 @@ async def test_only_the_clusters_own_connections_become_patient(secrets):
 
 async def test_connections_without_a_socket_are_left_alone():
     """In one process Dask needs no socket; there is nothing to be patient with."""
-    async with Scheduler(protocol="inproc://", dashboard=False, port=0) as scheduler:
+    async with Scheduler(
+        protocol="inproc://", dashboard=False, dashboard_address="127.0.0.1:0", port=0
+    ) as scheduler:
         async with Worker(scheduler.address, nthreads=1):
             comm = await connect(scheduler.address)
             assert not patient(comm, 300)

@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
+import socket
+import sys
 import time
 from typing import TYPE_CHECKING
 
 import dask
 import pytest
 from browsing import CHROMIUM, chromium
+from cloudruntime.front import Front as MachineFront
+from cloudruntime.front import bind
+from cloudruntime.secrets import keep
 from tls_front import Front
 from tornado import httpserver, netutil, web, websocket
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
@@ -356,7 +362,10 @@ async def test_hub_brings_its_own_name(pages, monkeypatch):
     own = {"Host": "hub.example.org", "Origin": "https://hub.example.org"}
     other = {"Host": "hub.example.org", "Origin": "https://evil.example.org"}
 
-    assert [200, 403] == [(await fetch(pages.url + "/", headers=h)).code for h in (own, other)]
+    answers = [await fetch(pages.url + "/", headers=headers) for headers in (own, other)]
+    assert [200, 403] == [answer.code for answer in answers]
+    seen = json.loads(answers[0].body)["headers"]
+    assert (f"127.0.0.1:{pages.port}", pages.url) == (seen["Host"], seen["Origin"])
 
 
 async def test_absent_page_is_an_error_that_names_it(pages):
@@ -444,35 +453,85 @@ def test_serves_from_the_loop_of_a_synchronous_cluster(secrets, tmp_path):
     runner.stop()
 
 
+@contextlib.asynccontextmanager
+async def machine(secrets, folder, pages):
+    """The front that machines really run, with these pages behind it; its address."""
+    folder.mkdir()
+    door = bind("127.0.0.1", 0)
+    keys = keep(json.loads(secrets.machine), str(folder))
+    server = await MachineFront(keys, door, here="127.0.0.1", pages=lambda: pages, hops=True).open()
+    try:
+        yield "{}:{}".format(*door.getsockname())
+    finally:
+        server.close()
+
+
 @pytest.fixture
 async def dask_front(secrets, tmp_path):
-    """A real scheduler with a dashboard on loopback only, behind a front."""
+    """A real scheduler and worker with pages on loopback only, behind a real front: its address, the worker's port."""
     pytest.importorskip("bokeh", reason="the dashboard needs bokeh")
-    from distributed import Scheduler, Worker
-    from distributed.client import Client
+    from distributed import Client, Scheduler, Worker
 
-    options = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}
+    options = {"host": "127.0.0.1", "dashboard": True, "dashboard_address": "127.0.0.1:0"}
     async with (
-        Scheduler(**options) as scheduler,
-        Worker(
-            scheduler.address, name="seen-in-a-browser", dashboard=True, dashboard_address="127.0.0.1:0"
-        ) as worker,
+        Scheduler(port=0, **options) as scheduler,
+        Worker(scheduler.address, name="seen-in-a-browser", **options) as worker,
         Client(scheduler.address, asynchronous=True),
     ):
-        ports = {
-            "dashboard": scheduler.http_server.port,
-            "machine-127-0-0-1": worker.http_server.port,
-        }
-        async with Front(ports, secrets.machine, tmp_path) as front:
-            yield front
+        port = worker.http_server.port
+        ports = {"dashboard": scheduler.http_server.port, f"port-{port}": port}
+        async with machine(secrets, tmp_path / "keys", ports) as address:
+            yield address, port
+
+
+async def test_jupyter_serves_who_has_its_token(secrets, tmp_path):
+    """A real Jupyter answers through front and proxy, over HTTP and websocket, and only with its token."""
+    jupyter = pytest.importorskip("cloudruntime.jupyter", reason="the runtime has no Jupyter")
+    pytest.importorskip("jupyter_server")
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    token = json.loads(secrets.client)["token"]
+    (tmp_path / "jupyter_server_config.json").write_text(
+        json.dumps(jupyter.config(port, token, lab=False, root=True))
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "jupyter_server",
+        cwd=tmp_path,
+        env={**os.environ, "JUPYTER_CONFIG_DIR": str(tmp_path), "HOME": str(tmp_path)},
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with machine(secrets, tmp_path / "keys", {"jupyter": port}) as address:
+            pages = await serve_pages(address, secrets.client)
+            for _ in range(300):
+                if (await fetch(f"{pages.url}/jupyter/api")).code == 200:
+                    break
+                await asyncio.sleep(0.1)
+            socket_url = f"ws://127.0.0.1:{pages.port}/jupyter/api/events/subscribe?token={token}"
+            request = HTTPRequest(socket_url, headers={"Origin": pages.url})
+            connection = await websocket.websocket_connect(request)
+            connection.close()
+            codes = [
+                (await fetch(f"{pages.url}/jupyter/api/status{query}")).code
+                for query in ("", f"?token={token}")
+            ]
+            assert [403, 200] == codes
+            await pages.close()
+    finally:
+        process.kill()
+        await process.wait()
 
 
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
 async def test_dashboard_lives_in_a_real_browser(dask_front, secrets, tmp_path):
     """Chromium shows what comes through Bokeh's websocket, of the scheduler and of a worker."""
-    pages = await serve_pages(dask_front.address, secrets.client)
-    worker = f"{pages.url}/proxy/{dask_front.ports['machine-127-0-0-1']}/127.0.0.1/status"
+    address, port = dask_front
+    pages = await serve_pages(address, secrets.client)
+    worker = f"{pages.url}/proxy/{port}/127.0.0.1/status"
     async with chromium(tmp_path / "profile") as browser:
         await browser.open(f"{pages.url}/workers")
         assert "seen-in-a-browser" in await browser.text(until="seen-in-a-browser")

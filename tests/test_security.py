@@ -144,7 +144,13 @@ def test_strict_verifiers_accept_the_keys(secrets, tmp_path):
 @pytest.fixture
 async def scheduler(secrets):
     """A scheduler with the machine's keys."""
-    options = {"host": "127.0.0.1", "port": 0, "dashboard": False, "protocol": "tls://"}
+    options = {
+        "host": "127.0.0.1",
+        "port": 0,
+        "dashboard": False,
+        "dashboard_address": "127.0.0.1:0",
+        "protocol": "tls://",
+    }
     async with Scheduler(security=machine_security(secrets.machine), **options) as started:
         yield started
 
