@@ -15,6 +15,8 @@ __all__ = ["SILENCE_S", "Facts", "SchedulerLife", "WorkerLife"]
 
 #: A Dask process that has said nothing for this long runs user code that holds the interpreter lock.
 SILENCE_S = 10.0
+#: How long a scheduler process may take to say its first word, when `no_client` is shorter.
+START_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -81,36 +83,36 @@ class SchedulerLife:
     ----------
     leases
         How long without renewal.
-    reported
-        When the scheduler process last said anything, or the start; monotonic seconds, like the next two.
     attended
-        When a client was last connected, or a manager renewed the lease.
+        When a client was last connected, or a manager renewed the lease; monotonic seconds, like the next two.
     busy
         When there was last work.
+    reported
+        When the scheduler process last said anything; None until its first word.
     working
         Whether there was work at the last report.
     """
 
     leases: Leases
-    reported: float
     attended: float
     busy: float
+    reported: float | None = None
     working: bool = False
 
     @classmethod
     def begun(cls, leases: Leases, now: float) -> SchedulerLife:
-        """The life of a scheduler that starts now."""
-        return cls(leases=leases, reported=now, attended=now, busy=now)
+        """The life of a scheduler that starts now; its leases count from its first word."""
+        return cls(leases=leases, attended=now, busy=now)
 
     def heard(self, facts: Facts, now: float) -> SchedulerLife:
         """The scheduler process has reported."""
         attended = [self.attended]
-        attended += [now] if facts.clients else []
+        attended += [now] if facts.clients or self.reported is None else []
         attended += [now - facts.renewed_s] if facts.renewed_s is not None else []
         busy = now if facts.working or self._silent(now) else now - facts.idle_s
         return dataclasses.replace(
             self,
-            reported=max(self.reported, now),
+            reported=now,
             attended=max(attended),
             busy=max(self.busy, busy),
             working=facts.working,
@@ -120,6 +122,8 @@ class SchedulerLife:
         """Why the machine must end now; None while it may live. Times as for `WorkerLife.due`."""
         if _expired(self.leases, epoch):
             return Exit.expired
+        if self.reported is None:
+            return Exit.failed if now - self.busy >= max(self.leases.no_client, START_S) else None
         if self.working or self._silent(now):  # silence is work: code that holds the interpreter lock
             return Exit.no_client_work if now - self.attended >= self.leases.no_client_work else None
         if now - max(self.attended, self.busy) >= self.leases.no_client:
@@ -127,7 +131,7 @@ class SchedulerLife:
         return Exit.idle if now - self.busy >= self.leases.idle else None
 
     def _silent(self, now: float) -> bool:
-        return now - self.reported > SILENCE_S
+        return self.reported is None or now - self.reported > SILENCE_S
 
 
 def _expired(leases: Leases, epoch: float) -> bool:

@@ -39,6 +39,12 @@ def ask(client, operation, **arguments):
     return client.sync(call)
 
 
+def end(client):
+    """End the cluster as a manager does, and let go."""
+    ask(client, "cloud_end")
+    client.close()
+
+
 @pytest.fixture(scope="module")
 def cluster(module_machines):
     """A scheduler and two workers that boot side by side, the workers first."""
@@ -192,7 +198,7 @@ def test_a_cluster_ends_workers_first(machines, connect):
     workers = [machines.start("worker", scheduler=scheduler, processes=k) for k in (1, 2)]
     client = connect(scheduler)
     client.wait_for_workers(3, timeout=20)
-    ask(client, "cloud_end")
+    end(client)
 
     assert [(Exit.asked, "")] * 3 == [ended(machine, 8) for machine in (*workers, scheduler)]
 
@@ -201,7 +207,8 @@ def test_all_stopped_at_once_end_at_once(machines, connect):
     """SIGTERM to every machine in the same moment: nobody waits for somebody who is gone."""
     scheduler = machines.start("scheduler")
     workers = [machines.start("worker", scheduler=scheduler) for _ in range(2)]
-    connect(scheduler).wait_for_workers(2, timeout=20)
+    with connect(scheduler) as client:
+        client.wait_for_workers(2, timeout=20)
     begun = time.monotonic()
     for machine in (scheduler, *workers):
         machine.stop()
@@ -224,7 +231,7 @@ def test_a_task_that_holds_the_interpreter_blocks_nothing(machines, connect):
     one.stop()
 
     assert Exit.interrupted == ended(one, 8)[0]
-    ask(client, "cloud_end")
+    end(client)
     assert Exit.asked == ended(two, 12)[0]
     assert Exit.asked == ended(scheduler, 5)[0]
 
@@ -248,7 +255,8 @@ def test_a_scheduler_that_is_killed_is_waited_for_as_long_as_the_lease_says(mach
         machines.start("worker", scheduler=scheduler, leases=Leases(scheduler_lost=lease))
         for lease in (2.5, 300)
     ]
-    connect(scheduler).wait_for_workers(2, timeout=20)
+    with connect(scheduler) as client:
+        client.wait_for_workers(2, timeout=20)
     os.killpg(scheduler.process.pid, signal.SIGKILL)
 
     assert (Exit.scheduler_lost, "") == ended(lost, 12)
@@ -509,7 +517,7 @@ def test_dask_runs_without_forks(machines, connect):
     client = connect(scheduler)
 
     assert 3 == client.submit(sum, [1, 2]).result(timeout=30)
-    ask(client, "cloud_end")
+    end(client)
     assert [(Exit.asked, "")] * 2 == [ended(machine, 8) for machine in (worker, scheduler)]
 
 

@@ -101,9 +101,23 @@ def test_renewal_never_shortens_a_schedulers_life(reports):
         assert life.heard(Facts(idle_s=5000, renewed_s=0.0), now).due(now, 0) is None
 
 
+def test_leases_count_from_the_schedulers_first_word():
+    """A boot is not idleness; but a scheduler that never says a word ends."""
+    life = SchedulerLife.begun(LEASES, 0.0)
+
+    assert life.due(599.0, 0) is None
+    assert Exit.failed == life.due(600.0, 0)
+
+    life = life.heard(Facts(idle_s=500.0), 500.0)
+    for idle in range(1, 600):
+        life = life.heard(Facts(idle_s=500.0 + idle), 500.0 + idle)
+        assert life.due(500.0 + idle, 0) is None
+    assert Exit.no_client == life.due(1100.0, 0)
+
+
 def test_idle_ends_a_cluster_although_a_client_is_connected():
     """A forgotten notebook does not bill for ever."""
-    life = SchedulerLife.begun(LEASES, 0.0)
+    life = SchedulerLife.begun(LEASES, 0.0).heard(Facts(), 0.0)
     for now in range(1, 1200):
         life = life.heard(Facts(clients=1, idle_s=float(now)), float(now))
         assert life.due(now, 0) is None
@@ -122,7 +136,7 @@ def test_a_client_with_work_is_never_ended():
 def test_work_without_a_client_has_a_lease_of_its_own():
     """What a client left running may go on for `no_client_work`, and no longer."""
     life = SchedulerLife.begun(LEASES, 0.0)
-    for now in range(1, 7200):
+    for now in range(7200):
         life = life.heard(Facts(working=True), float(now))
         assert life.due(now, 0) is None
 
