@@ -30,6 +30,7 @@ import selectors
 import shutil
 import signal
 import socket
+import ssl
 import sys
 import tempfile
 import threading
@@ -59,10 +60,17 @@ PRELOAD = (
     "distributed.http.scheduler.prometheus",
     "distributed.http.statics",
     "distributed.http.worker.prometheus",
+    "bokeh.application.handlers.document_lifecycle",
     "bokeh.server.server",
     "multiprocessing.popen_fork",
     "multiprocessing.synchronize",
+    "numpy.random",
+    "secrets",
+    "tornado.platform.asyncio",
 )
+
+#: How long nobody may ask for a machine before what the room wants is imported; until the first machine.
+IDLE_S = 0.05
 
 #: Packages that read their configuration when they are imported: a machine sees them as not imported yet.
 CONFIGURED = ("dask", "distributed")
@@ -81,6 +89,7 @@ READ_AT_IMPORT = (
     "distributed.scheduler.default-data-size",
     "distributed.scheduler.http",
     "distributed.worker.profile",
+    "dataframe.query-planning",
     "logging",
     "logging-file-config",
 )
@@ -124,6 +133,11 @@ class Preloaded(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             sys.modules.pop(name, None)
         sys.meta_path.insert(0, self)
 
+    def show(self) -> None:
+        """Put the modules back."""
+        sys.meta_path.remove(self)
+        sys.modules.update(self._modules)
+
     def find_spec(
         self, fullname: str, _path: Sequence[str] | None, _target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
@@ -139,10 +153,10 @@ class Preloaded(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType | None:
         """The package that is there, with all else that is; a new one when its configuration has changed."""
-        sys.meta_path.remove(self)
         if self._read_at_import() == self._read:
-            sys.modules.update(self._modules)
+            self.show()
             return self._modules[spec.name]
+        sys.meta_path.remove(self)
         for name, logger in logging.root.manager.loggerDict.items():
             if name.partition(".")[0] in {"distributed", "bokeh", "tornado"} and isinstance(
                 logger, logging.Logger
@@ -190,15 +204,26 @@ class Interpreter:
     """A running interpreter that obeys commands as a new one would."""
 
     def __init__(self) -> None:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # a process's first context has OpenSSL load all its methods
+        self._preloaded: Preloaded | None = None
+        self.load(*PRELOAD)
+        self._path = [entry for entry in sys.path if entry]
+        self._variables = _python_variables(os.environ)
+        self._execve = os.execve
+
+    def load(self, *names: str) -> None:
+        """Import what machines may want, for all of them at once; what is not installed is left out."""
+        if self._preloaded:
+            self._preloaded.show()
         logging.disable(logging.INFO)
-        for name in PRELOAD:
+        for name in names:
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
         logging.disable(logging.NOTSET)
-        self._path = [entry for entry in sys.path if entry]
-        Preloaded().hide()
-        self._variables = _python_variables(os.environ)
-        self._execve = os.execve
+        self._preloaded = Preloaded()
+        self._preloaded.hide()
+        gc.collect()
+        gc.freeze()  # a collection in a machine would write to, and so copy, every shared page
 
     def runs(self, argv: Sequence[str], environ: Mapping[str, str]) -> bool:
         """Whether a command starts this interpreter in a way that a running one can follow."""
@@ -339,7 +364,7 @@ class Machine:
 class ForkServer:
     """Starts machines for the room at the other end of a socket, and reports their ends."""
 
-    def __init__(self, control: socket.socket, room_pid: int) -> None:
+    def __init__(self, control: socket.socket, room_pid: int, wanted: Sequence[str]) -> None:
         _prctl(PR_SET_CHILD_SUBREAPER, 1)
         self._control = control
         self._pid = os.getpid()
@@ -354,19 +379,21 @@ class ForkServer:
         self._selector.register(self._waking, selectors.EVENT_READ, self._reap)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        self._wanted = list(wanted)
         self._count = 0
         self._open = True
         self._interpreter = Interpreter()
 
     def serve(self) -> None:
         """Work until the room is gone, then leave nothing."""
-        gc.collect()
-        gc.freeze()  # a collection in a machine would write to, and so copy, every shared page
         try:
             while self._open:
-                for key, _ in self._selector.select(self._patience()):
+                events = self._selector.select(self._patience())
+                for key, _ in events:
                     key.data()
                 self._kill_overdue()
+                if self._wanted and not events and not self._count:
+                    self._interpreter.load(self._wanted.pop(0))
         finally:
             for machine in self._machines.values():
                 os.kill(machine.pid, signal.SIGKILL)
@@ -464,6 +491,8 @@ class ForkServer:
             self._selector.unregister(machine.line)
 
     def _patience(self) -> float | None:
+        if self._wanted and not self._count:
+            return IDLE_S
         deadlines = [m.kill_at for m in self._machines.values() if m.kill_at is not None]
         return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
 
@@ -555,9 +584,9 @@ def _children() -> list[int]:
 
 
 def main() -> None:
-    """Serve the room whose socket and process id are on the command line."""
+    """Serve the room whose socket and process id, and what it wants imported, are on the command line."""
     control = socket.socket(fileno=int(sys.argv[1]))
-    ForkServer(control, int(sys.argv[2])).serve()
+    ForkServer(control, int(sys.argv[2]), sys.argv[3:]).serve()
 
 
 if __name__ == "__main__":

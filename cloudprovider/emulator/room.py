@@ -33,6 +33,17 @@ logger = logging.getLogger(__name__)
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+#: One thread for linear algebra: what a nanny sets for its worker, where that library starts with the worker.
+SERVER_ENVIRON: Mapping[str, str] = MappingProxyType(
+    {
+        "HOME": "/nonexistent",
+        "LANG": "C.UTF-8",
+        "MKL_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+)
+
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -60,13 +71,22 @@ class Room:
         live until they are stopped.
     environ
         Environment variables for every machine, over the image's own.
+    preload
+        Modules that machines of this interpreter will import, such as `dask.dataframe`: they are imported
+        once, while no machine has been asked for yet, instead of once in each machine.
     """
 
-    def __init__(self, images: Images, engine: str = "process", environ: Mapping[str, str] = NOTHING) -> None:
+    def __init__(
+        self,
+        images: Images,
+        engine: str = "process",
+        environ: Mapping[str, str] = NOTHING,
+        preload: Sequence[str] = (),
+    ) -> None:
         self._images = images
         self._environ = dict(environ)
         self._watcher = Watcher()
-        self._engine = self._make_engine(engine)
+        self._engine = self._make_engine(engine, preload)
 
     def start(
         self,
@@ -121,10 +141,11 @@ class Room:
         self._engine.close()
         self._watcher.close()
 
-    def _make_engine(self, engine: str) -> _Engine:
+    @staticmethod
+    def _make_engine(engine: str, preload: Sequence[str]) -> _Engine:
         match engine:
             case "process":
-                return Processes()
+                return Processes(preload)
             case "podman":
                 from cloudprovider.emulator.podman import Podman
 
@@ -160,7 +181,7 @@ class _Engine(Protocol):
 class Processes:
     """Runs machines as processes, forked from a server that has Dask imported."""
 
-    def __init__(self) -> None:
+    def __init__(self, preload: Sequence[str] = ()) -> None:
         self._lock = threading.Lock()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         program = Path(__file__).with_name("forkserver.py")
@@ -168,9 +189,9 @@ class Processes:
         start = f"import runpy; runpy.run_path({str(program)!r}, run_name='__main__')"
         with theirs:
             self._server = subprocess.Popen(
-                [sys.executable, "-c", start, str(theirs.fileno()), str(os.getpid())],
+                [sys.executable, "-c", start, str(theirs.fileno()), str(os.getpid()), *preload],
                 pass_fds=[theirs.fileno()],
-                env={"PATH": search_path(sys.executable), "HOME": "/nonexistent", "LANG": "C.UTF-8", **QUIET},
+                env={"PATH": search_path(sys.executable), **SERVER_ENVIRON, **QUIET},
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # an interrupt from the keyboard is not for the machines

@@ -272,6 +272,24 @@ def test_random_numbers_differ_between_machines(room):
     assert run(room, "python", "-c", code) != run(room, "python", "-c", code)
 
 
+def test_preloaded_modules_are_there_and_work():
+    """What the room imports for all machines is imported in each, and computes in a fork."""
+    pytest.importorskip("pandas")
+    room = Room(Images(), preload=["no_such_module", "dask.dataframe", "pyarrow.parquet"])
+    code = (
+        "import sys; print('pandas' in sys.modules, 'dask.dataframe' in sys.modules)\n"
+        "import dask, dask.dataframe as dd, pandas as pd\n"
+        "pd.DataFrame({'x': range(100), 'y': 'a'}).to_parquet('f.parquet')\n"
+        "print(int(dd.read_parquet('f.parquet').groupby('y').x.sum().compute()['a']))"
+    )
+    with contextlib.closing(room):
+        loaded = Path(f"/proc/{room._engine._server.pid}/maps")
+        deadline = time.monotonic() + 60
+        while "_parquet" not in loaded.read_text(encoding="utf-8") and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert ["True False", "4950"] == run(room, "python", "-c", code)
+
+
 def test_nanny_forks_its_worker(room):
     """A Nanny's worker starts by fork in a machine, and computes."""
     code = (
