@@ -103,6 +103,7 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         self._closing: asyncio.Future[None] | None = None
         self._calls: set[asyncio.Future[Any]] = set()
         self._manager: asyncio.Task[None] | None = None
+        self._tidying: asyncio.Future[None] | None = None
         self._reconciling: asyncio.Lock | None = None
         self._wake: asyncio.Event | None = None
         self._pages: Any = None
@@ -206,10 +207,21 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         self._note_arrivals()
         await self._renew()
         self._manager = asyncio.ensure_future(self._manage())
+        self._tidying = asyncio.ensure_future(self._tidy())
         await self._serve_pages()
         await self._welcome()
         if refusal:
             warnings.warn(f"{refusal} The cluster keeps what came.", CloudWarning, stacklevel=2)
+
+    async def _tidy(self) -> None:
+        """Remove what others' clusters left free of charge past their hard end; it is no reason to fail."""
+        try:
+            swept = await self._call(self._cloud.sweep_expired)
+        except CloudError as error:
+            logger.info("What expired clusters left was not swept: %s", error)
+        else:
+            if swept:
+                self.events.emit(Phase.landing, f"Swept what {', '.join(swept)} left behind.")
 
     async def _welcome(self) -> None:
         """Give workers, which booted beside the scheduler, a moment to arrive while progress is shown."""
@@ -679,7 +691,7 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
     async def _stop_own_tasks(self) -> None:
         if self._adaptive is not None:
             self._adaptive.stop()
-        for task in (self._bringing, self._manager):
+        for task in (self._bringing, self._manager, self._tidying):
             if task is not None and not task.done():
                 task.cancel()
                 await asyncio.wait({task})
@@ -691,14 +703,17 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
             await asyncio.to_thread(self._tunnel.close)
 
     async def _say_goodbye(self) -> bool:
-        """Ask the scheduler to end every machine: this needs no cloud credentials."""
-        if self.scheduler_comm is None:
-            return False
-        try:
-            await asyncio.wait_for(self.scheduler_comm.terminate(), GOODBYE_S)
-        except (OSError, TimeoutError):
-            return False
-        return True
+        """Ask the scheduler to end every machine: this needs no cloud credentials.
+
+        Returns whether it heard us; it may end before it has answered.
+        """
+        watched = self._watch_worker_status_comm
+        connected = watched is not None and not watched.closed()
+        if self.scheduler_comm is not None:
+            with suppress(OSError, TimeoutError):
+                await asyncio.wait_for(self.scheduler_comm.terminate(), GOODBYE_S)
+                connected = True
+        return connected
 
     async def _clean_up(self, *, asked: bool) -> CloudError | None:
         """Delete through the API; returns what to raise when machines may still run."""

@@ -106,7 +106,7 @@ def _cluster_part(console: Console, cloud: Emulator, report: Report) -> None:
 
 
 def _compute(console: Console, client: Any) -> dict[str, float]:
-    """A dataframe of a million rows: the mean of x by name, for the first names."""
+    """The mean of x by name in a dataframe made on the workers; returns it for the first names."""
     import dask
 
     _say(console, "dask.datasets.timeseries().groupby('name').x.mean()", "a dataframe of 864,000 rows")
@@ -116,7 +116,7 @@ def _compute(console: Console, client: Any) -> dict[str, float]:
     first = {str(name): round(float(value), 5) for name, value in means.sort_index().head(3).items()}
     shown = ", ".join(f"{name} {value:+.5f}" for name, value in first.items())
     console.print(
-        f"  {len(frame):,} rows, {len(means)} names in {time.monotonic() - began:.1f} s: {shown}, ..."
+        f"  {rows:,} rows, {len(means)} names in {time.monotonic() - began:.1f} s: {shown}, ..."
     )
     return first
 

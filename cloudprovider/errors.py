@@ -31,8 +31,11 @@ __all__ = [
 ]
 
 
-class CloudError(RuntimeError):
-    """Something a cloud, or the way to it, refused: the message says what to do next."""
+class CloudError(Exception):
+    """Something a cloud, or the way to it, refused: the message says what to do next.
+
+    Not a RuntimeError: `distributed.deploy.Cluster.close` swallows those.
+    """
 
 
 class CloudWarning(UserWarning):

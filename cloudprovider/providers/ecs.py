@@ -194,6 +194,18 @@ class TaskConfig(Config):
             raise ConfigError(f"{role}_cpu={cpu!r} and {role}_memory={memory!r} must be more than nothing.")
         return size
 
+    def boot(self, role: str, identity: Identity) -> Boot:
+        """What a machine of that role runs, with the threads and memory that were ordered for it."""
+        boot = super().boot(role, identity)
+        if role != "worker":
+            return boot
+        cpu, memory = self.size(role)
+        return dataclasses.replace(
+            boot,
+            nthreads=boot.nthreads or max(1, cpu // GB // self.worker_processes),
+            memory_limit=boot.memory_limit or f"{memory // self.worker_processes} MiB",
+        )
+
     def markets(self, role: str) -> tuple[str, ...]:  # noqa: ARG002  (Fargate's depend on the role)
         """The markets to order from, first choice first."""
         return ("on-demand",)
