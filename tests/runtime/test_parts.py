@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 from cloudruntime import identity, secrets, versions
@@ -16,6 +18,7 @@ from cloudruntime.exits import REASONS, Ended, Exit, explain
 from hypothesis import given
 from hypothesis import strategies as st
 
+RUNTIME = Path(__file__).parents[2] / "runtime"
 TASK = {
     "TaskARN": "arn:aws:ecs:us-east-1:123456789012:task/dask/0123456789abcdef",
     "Containers": [{"Name": "dask", "Networks": [{"NetworkMode": "awsvpc", "IPv4Addresses": ["10.0.0.5"]}]}],
@@ -199,3 +202,20 @@ def test_versions_are_read_without_importing():
     here = versions.installed({"python": "", "numpy": "", "no-such-package": ""})
 
     assert {"python", "distributed", "numpy"} == set(here)
+
+
+def test_the_documented_exit_codes_are_the_real_ones():
+    """The table in the README and the enumeration say the same."""
+    readme = (RUNTIME / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \| (.+) \|$", readme, re.MULTILINE)
+
+    assert [(str(int(exit)), exit.name, REASONS[exit]) for exit in Exit] == rows
+
+
+def test_the_official_image_runs_the_runtime_as_nobody_special():
+    """The Dockerfile sets the entry point, leaves root behind and downloads nothing but packages."""
+    lines = (RUNTIME / "Dockerfile").read_text(encoding="utf-8").splitlines()
+
+    assert 'ENTRYPOINT ["python", "-m", "cloudruntime"]' == lines[-1]
+    assert "USER dask" in lines
+    assert not any(word in line for line in lines for word in ("curl", "wget", "ADD "))
