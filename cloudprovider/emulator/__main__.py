@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import signal
+import sys
 import threading
 
 import click
@@ -51,8 +53,11 @@ def serve(name: str, profile: str, time_scale: float, seed: int, port: int, engi
     click.echo(f"# The emulated {name} answers. To use it from another shell:")
     for variable, value in environment(endpoint).items():
         click.echo(f"export {variable}={value}")
+    sys.stdout.flush()
     ended.wait()
     cloud.close()
+    logging.shutdown()
+    os._exit(0)  # to take the interpreter apart, with all that it imported, would take a second more
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ class Control:
         return {}
 
     def _harm(self, rest: str, _: Any) -> Any:
-        id, _, what = rest.partition("/")
+        id, _, what = rest.rpartition("/")
         life = self._aws.ecs.life
         {"interrupt": life.interrupt, "kill": life.kill}[what](self._aws.ecs.find(id))
         return {}

@@ -224,15 +224,15 @@ class Emulator:
     @contextlib.contextmanager
     def active(self) -> Iterator[Self]:
         """Use it in this process for a block: `os.environ` is as `environ` says, and restored afterwards."""
-        before = dict(os.environ)
+        before, own = dict(os.environ), self.environ
         hidden = [name for name in before if name in HIDDEN or name.startswith(HIDDEN_PREFIXES)]
         for name in hidden:
             del os.environ[name]
-        os.environ.update(self.environ)
+        os.environ.update(own)
         try:
             yield self
         finally:
-            for name in {*hidden, *self.environ}:
+            for name in {*hidden, *own}:
                 if name in before:
                     os.environ[name] = before[name]
                 else:

@@ -365,11 +365,18 @@ def _query_name(name: str, member: Any, *, ec2: bool) -> str:
     return str(serialization.get("name", name))
 
 
-def _without_empty_lists(document: Any) -> Any:
+def _without_empty_lists(shape: Any, document: Any) -> Any:
     """An answer's lists may be empty where the model wants one item: moto says what AWS leaves out."""
-    if isinstance(document, dict):
-        return {key: _without_empty_lists(value) for key, value in document.items() if value != []}
-    return [_without_empty_lists(item) for item in document] if isinstance(document, list) else document
+    if shape.type_name == "list" and isinstance(document, list):
+        return [_without_empty_lists(shape.member, item) for item in document]
+    if shape.type_name != "structure" or not isinstance(document, dict):
+        return document
+    members = {m.serialization.get("name", name): m for name, m in shape.members.items()}
+    return {
+        name: _without_empty_lists(members[name], value) if name in members else value
+        for name, value in document.items()
+        if name not in members or value != []
+    }
 
 
 def answer_problems(request: Request, body: bytes) -> list[str]:
@@ -377,13 +384,14 @@ def answer_problems(request: Request, body: bytes) -> list[str]:
     if request.model is None:
         return []
     shape = request.model.output_shape
+    if shape is None:
+        return []
     if request.protocol == "json":
-        document = json.loads(body or b"{}")
-        return list(problems(shape, _without_empty_lists(document))) if shape is not None else []
+        return list(problems(shape, _without_empty_lists(shape, json.loads(body or b"{}"))))
     root = ET.fromstring(body)  # noqa: S314  (the emulator's own answer)
     if request.protocol == "query":
         root = next((child for child in root if _tag(child) == f"{request.operation}Result"), root)
-    return list(_element_problems(shape, root, request.operation, top=True)) if shape is not None else []
+    return list(_element_problems(shape, root, request.operation, top=True))
 
 
 def _tag(element: ET.Element) -> str:
