@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ import pytest
 from cloudruntime.boot import Boot
 from cloudruntime.exits import Exit
 from cloudruntime.packing import BOOTSTRAP, PACKED, packed
-from container_images import with_distributed
+from container_images import official, with_distributed
 from distributed import Client
 
 from cloudprovider.emulator.images import ImageNotFound, Images
@@ -184,3 +185,19 @@ def computes(room, image, number: int, *argv, **environ) -> None:
 def test_boot_brings_the_runtime(room, plain):
     """An image that has `distributed` but nothing of ours becomes scheduler and worker by what the boot brings."""
     computes(room, plain, 1, "python", "-c", BOOTSTRAP, **{PACKED: packed()})
+
+
+def test_official_image_carries_the_runtime(room, images):
+    """The image that the official Dockerfile makes becomes scheduler and worker by itself, and not as root."""
+    try:
+        image = official()
+    except RuntimeError as error:
+        if not re.search(r"Could not fetch URL|NewConnectionError|No matching distribution", str(error)):
+            raise
+        pytest.skip("the official Dockerfile needs a package index, and there is none here")
+    images.add(image, carries_runtime=True)
+    watched = start(room, image, "python", "-c", "import os; print(os.getuid())")
+
+    assert 0 == watched.end(), watched.lines
+    assert ["1000"] == watched.lines
+    computes(room, image, 3, "python", "-m", "cloudruntime")
