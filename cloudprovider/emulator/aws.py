@@ -123,9 +123,11 @@ class AWS:
 
     def __init__(self, account: Account, moto: Moto) -> None:
         from cloudprovider.emulator.ecs import ECS
+        from cloudprovider.emulator.sessions import Sessions
 
         self.account = account
         self.ecs = ECS(account)
+        self._own: dict[str, ECS | Sessions] = {"ecs": self.ecs, "ssm": Sessions(self.ecs)}
         self.calls: list[Call] = []
         self._moto = moto
         self._regions = regions()
@@ -162,6 +164,10 @@ class AWS:
             error = refusal.code
             request = request if refusal.request is None else refusal.request
             status, fields, content = _refusal(request, refusal)
+        except NotImplementedError:
+            error = "NotImplemented"
+            missing = f"The emulated AWS has no {request.service}:{request.operation}."
+            status, fields, content = _refusal(request, AWSError(error, missing, 501))
         except Exception as bug:
             logger.exception("The emulated cloud failed at %s:%s", request.service, request.operation)
             error = "EmulatorBug"
@@ -202,11 +208,12 @@ class AWS:
     ) -> Answer:
         if request.service == "ecs" and request.model is not None:
             self.ecs.check(request)
-            if handler := self.ecs.handler(request.operation):
-                content, kind = wire.json_answer(request, handler(request))
-                return self._checked(request, (200, {"Content-Type": kind}, content))
         elif (request.service, request.operation) == ("ssm", "PutParameter"):
             check_parameter(request.parameters or {})
+        own = self._own.get(request.service)
+        if own and (handler := own.handler(request.operation)):
+            content, kind = wire.json_answer(request, handler(request))
+            return self._checked(request, (200, {"Content-Type": kind}, content))
         return self._checked(request, self._moto.call(method, path, headers, body, caller))
 
     def _checked(self, request: Request, answer: Answer) -> Answer:

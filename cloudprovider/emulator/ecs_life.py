@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cloudprovider.emulator import ec2
 from cloudprovider.emulator.ecs_boot import BootFailure, check_image, log_writer, resolved_secrets
 from cloudprovider.emulator.ledger import fargate_hourly, ipv4_hourly
+from cloudprovider.emulator.sessions import agent_connects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -164,6 +165,8 @@ class Life:
                 self._signal(task)
             elif task.last_status == "PENDING":
                 task.enter("RUNNING", "startedAt")
+                if agent_connects(task, self._network(task)):
+                    task.agent = "RUNNING"
 
     def _start(self, task: Task, container: Container, write: Callable[[str], None]) -> Any:
         return self._account.room.start(
@@ -207,6 +210,7 @@ class Life:
                 self._release(task, "executionStoppedAt")
 
     def _signal(self, task: Task) -> None:
+        task.agent = "STOPPED"
         task.enter("STOPPING", "stoppingAt")
         for container in task.containers:
             if container.process is not None:

@@ -88,6 +88,7 @@ class Task:
     started_by: str
     tags: list[dict[str, str]]
     execute_command: bool
+    agent: str = "PENDING"
     last_status: str = "PROVISIONING"
     desired_status: str = "RUNNING"
     stop_code: str = ""
@@ -196,6 +197,11 @@ class Task:
             value = container.override.get(name, container.definition.get(name))
             if value is not None:
                 document[name] = str(value)
+        if self.execute_command:
+            agent: dict[str, Any] = {"name": "ExecuteCommandAgent", "lastStatus": self.agent}
+            if self.agent == "RUNNING":
+                agent["lastStartedAt"] = self.times["startedAt"]
+            document["managedAgents"] = [agent]
         if container.runtime_id:
             document["runtimeId"] = container.runtime_id
         if container.exit_code is not None:

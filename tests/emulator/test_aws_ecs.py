@@ -541,3 +541,49 @@ def test_registry_knows_the_images(emulated_aws):
         assert 200 == answer.status
     with pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(f"{base}/{repository}/manifests/none")
+
+
+CHANNELS = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": "ssmmessages:*", "Resource": "*"}],
+}
+FORWARD = {
+    "DocumentName": "AWS-StartPortForwardingSessionToRemoteHost",
+    "Parameters": {"host": ["127.0.0.1"], "portNumber": ["8786"], "localPortNumber": ["0"]},
+}
+
+
+def agent(task):
+    """The status of a task's ECS Exec agent."""
+    return task["containers"][0]["managedAgents"][0]["lastStatus"]
+
+
+def target(task):
+    """What a session calls a task."""
+    container = task["containers"][0]
+    return f"ecs:dask_{task['taskArn'].rpartition('/')[2]}_{container['runtimeId']}"
+
+
+def test_sessions_need_the_agent(account):
+    """A session opens to a running task whose agent may use its channels, and to no other."""
+    definition = account.define(taskRoleArn=account.role)
+    [deaf] = account.until(account.run(definition, enableExecuteCommand=True), "RUNNING")
+    account.iam.put_role_policy(
+        RoleName="execution", PolicyName="channels", PolicyDocument=json.dumps(CHANNELS)
+    )
+    [able] = account.until(account.run(definition, enableExecuteCommand=True), "RUNNING")
+    session = account.ssm.start_session(Target=target(able), **FORWARD)
+
+    assert ("PENDING", "RUNNING") == (agent(deaf), agent(able))
+    assert session["SessionId"] == account.ssm.terminate_session(SessionId=session["SessionId"])["SessionId"]
+    assert session["StreamUrl"].startswith("wss://")
+    with pytest.raises(ClientError, match="TargetNotConnected"):
+        account.ssm.start_session(Target=target(deaf), **FORWARD)
+    with pytest.raises(ClientError, match="task role"):
+        account.run(account.define(), enableExecuteCommand=True)
+
+
+def test_what_is_not_there_says_so(account):
+    """An operation that the emulated AWS does not have is answered as such, not as a failure of AWS."""
+    with pytest.raises(ClientError, match="The emulated AWS has no ecs:ExecuteCommand"):
+        account.ecs.execute_command(cluster="dask", task="a", command="sh", interactive=True)
