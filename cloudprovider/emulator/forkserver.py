@@ -364,12 +364,12 @@ class Machine:
 class ForkServer:
     """Starts machines for the room at the other end of a socket, and reports their ends."""
 
-    def __init__(self, control: socket.socket, room_pid: int, wanted: Sequence[str]) -> None:
+    def __init__(self, control: socket.socket, room_pid: int, folder: Path, wanted: Sequence[str]) -> None:
         _prctl(PR_SET_CHILD_SUBREAPER, 1)
         self._control = control
         self._pid = os.getpid()
         self._machines: dict[int, Machine] = {}
-        self._folder = Path(tempfile.mkdtemp(prefix="dask-cloud-room-"))
+        self._folder = folder
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ, self._accept)
         self._room = _watch(room_pid)
@@ -584,9 +584,9 @@ def _children() -> list[int]:
 
 
 def main() -> None:
-    """Serve the room whose socket and process id, and what it wants imported, are on the command line."""
-    control = socket.socket(fileno=int(sys.argv[1]))
-    ForkServer(control, int(sys.argv[2]), sys.argv[3:]).serve()
+    """Serve the room whose socket, process id, folder and wanted modules are on the command line."""
+    control, room_pid, folder, *wanted = sys.argv[1:]
+    ForkServer(socket.socket(fileno=int(control)), int(room_pid), Path(folder), wanted).serve()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections import deque
 from dataclasses import dataclass
@@ -43,6 +44,9 @@ SERVER_ENVIRON: Mapping[str, str] = MappingProxyType(
         "OPENBLAS_NUM_THREADS": "1",
     }
 )
+
+#: How long killed machines may take to be gone; a hundred on a busy computer take a while.
+END_S = 30.0
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -184,12 +188,13 @@ class Processes:
     def __init__(self, preload: Sequence[str] = ()) -> None:
         self._lock = threading.Lock()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._folder = tempfile.mkdtemp(prefix="dask-cloud-room-")
         program = Path(__file__).with_name("forkserver.py")
         # Through runpy, so that this package's folder is not on its path.
         start = f"import runpy; runpy.run_path({str(program)!r}, run_name='__main__')"
         with theirs:
             self._server = subprocess.Popen(
-                [sys.executable, "-c", start, str(theirs.fileno()), str(os.getpid()), *preload],
+                [sys.executable, "-c", start, str(theirs.fileno()), str(os.getpid()), self._folder, *preload],
                 pass_fds=[theirs.fileno()],
                 env={"PATH": search_path(sys.executable), **SERVER_ENVIRON, **QUIET},
                 cwd="/",
@@ -240,10 +245,11 @@ class Processes:
         """End the server, which leaves nothing."""
         self._control.close()
         try:
-            self._server.wait(10)
+            self._server.wait(END_S)
         except subprocess.TimeoutExpired:
             self._server.kill()
             self._server.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)  # left when the server was killed
 
 
 class _Forked:
@@ -392,7 +398,7 @@ class Watcher:
             self._ending += 1
         self.call(lambda: self._tell_end(exited, code))
 
-    def kill_all(self, timeout_s: float = 10.0) -> None:
+    def kill_all(self, timeout_s: float = END_S) -> None:
         """Kill every machine, and wait until every end has been told."""
         with self._changed:
             machines = list(self._machines)

@@ -490,6 +490,8 @@ def test_server_that_dies_takes_its_machines_along():
     with pytest.raises(OSError, match=r"fork server|Broken pipe"):
         start(room, "true")
     room.close()
+    room.close()  # closing twice is no error
+    assert not Path(room._engine._folder).exists()
 
 
 def test_killed_emulator_leaves_nothing(tmp_path):
