@@ -498,15 +498,15 @@ def test_killed_emulator_leaves_nothing(tmp_path):
     """`kill -9` of the process that runs the cloud leaves no process and no file of any machine."""
     program = tmp_path / "emulator.py"
     program.write_text(
-        "import sys, time\n"
+        "import os, sys, time\n"
         "from cloudprovider.emulator.images import Images, dask_image\n"
         "from cloudprovider.emulator.room import Room\n"
         "room = Room(Images())\n"
-        "say = lambda line: print(line, flush=True)\n"
+        "say = lambda line: os.write(1, f'{line}\\n'.encode())\n"  # whole lines, from any thread
         "for command in sys.argv[1:]:\n"
         "    room.start(image=dask_image(), argv=['sh', '-c', command], environ={}, address='127.31.0.7',\n"
         "               architecture='X86_64', log=say, exited=say)\n"
-        "print('server', room._engine._server.pid, flush=True)\n"
+        "say(f'server {room._engine._server.pid}')\n"
         "time.sleep(60)\n"
     )
     commands = [
