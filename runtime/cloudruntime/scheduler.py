@@ -44,6 +44,8 @@ __all__ = ["serve"]
 REPORT_S = 1.0
 #: How long workers get to close by themselves, and then by their nannies.
 CLOSE_S, KILL_S = 2.0, 8.0
+#: How long the scheduler may then take to close, whatever its pages and plugins do.
+SHUT_S = 10.0
 
 
 class Leases(SchedulerPlugin):  # type: ignore[misc]
@@ -57,6 +59,7 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
         self.renewed: float | None = None
         self.left: deque[dict[str, Any]] = deque(maxlen=1000)
         self.started = time.time()
+        self.over = asyncio.Event()
 
     async def start(self, scheduler: Scheduler) -> None:
         """Add the cloud's operations to the scheduler's."""
@@ -74,6 +77,7 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
     async def before_close(self) -> None:
         """End the workers while the scheduler still answers; nannies end what does not end itself."""
         scheduler = self.scheduler
+        asyncio.get_running_loop().call_later(CLOSE_S + KILL_S + SHUT_S, self.over.set)
         for address in list(scheduler.workers):
             scheduler.worker_send(address, {"op": "close", "reason": f"cloud-end {self.reason}"})
         await self._no_workers(CLOSE_S)
@@ -83,7 +87,7 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
             )
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(told, KILL_S / 2)
-            await self._no_workers(KILL_S)
+            await self._no_workers(KILL_S / 2)
 
     async def cloud_end(self, reason: str = Exit.asked.name) -> str:
         """End the cluster."""
@@ -195,8 +199,9 @@ async def serve(site: Site, sock: socket.socket) -> None:
         return
     channel.say(started=scheduler.address, dashboard=scheduler.services["dashboard"].port)
     tasks = [asyncio.ensure_future(_report(leases, channel)), asyncio.ensure_future(_obey(leases, channel))]
-    await scheduler.finished()
-    for task in tasks:
+    ends = [asyncio.ensure_future(end) for end in (scheduler.finished(), leases.over.wait())]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    for task in (*tasks, *ends):
         task.cancel()
     channel.say(ended=leases.reason)
     await channel.close()

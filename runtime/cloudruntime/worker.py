@@ -39,7 +39,7 @@ LOOK_S, PAUSE_S = 2.0, 1.0
 #: How often the scheduler is asked for a sign of life, at most.
 BEAT_S = 15.0
 #: How long a nanny gives its worker to close before it kills it.
-CLOSE_S = 5.0
+CLOSE_S = 3.0
 #: A worker that cannot start although the scheduler answers is tried this often.
 STARTS = 3
 
@@ -114,10 +114,12 @@ class Machine:
             self._judge(keepers)
         for task in (*keepers, *others, all_done, ended):
             task.cancel()
-        await asyncio.gather(
-            *(nanny.close(timeout=CLOSE_S, reason=self.reason) for nanny in self.nannies.values()),
-            return_exceptions=True,
-        )
+        closing = [
+            asyncio.ensure_future(nanny.close(timeout=CLOSE_S, reason=self.reason))
+            for nanny in self.nannies.values()
+        ]
+        if closing:
+            await asyncio.wait(closing, timeout=4 * CLOSE_S)
         told = any(nanny.why.startswith(CLOUD_END) for nanny in self.nannies.values())
         if self._answered and not told:
             leaving = self._scheduler.cloud_leave(machine=self.site.identity.id, reason=self.reason)

@@ -49,7 +49,7 @@ class Running:
         """Where its scheduler listens."""
         return f"tls://{self.address}:8786"
 
-    def says(self, pattern: str, within_s: float = 20.0) -> re.Match[str]:
+    def says(self, pattern: str, within_s: float = 30.0) -> re.Match[str]:
         """Wait until the log has it."""
         deadline = time.monotonic() + within_s
         while (found := re.search(pattern, self.log)) is None:
@@ -58,7 +58,7 @@ class Running:
             time.sleep(0.05)
         return found
 
-    def ends(self, within_s: float = 20.0) -> tuple[int, str]:
+    def ends(self, within_s: float = 30.0) -> tuple[int, str]:
         """Wait for its end; the exit code and the last line of the log."""
         try:
             code = self.process.wait(within_s)

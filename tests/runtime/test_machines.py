@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import os
@@ -20,6 +21,9 @@ from cloudruntime.boot import Leases
 from cloudruntime.exits import Exit
 from cloudruntime.packing import BOOTSTRAP, PACKED, packed
 from cloudruntime.tls import context
+from distributed.core import rpc
+
+from cloudprovider.security import client_security
 
 RUNTIME = Path(__file__).parents[2] / "runtime"
 #: What a task does that never gives back the interpreter lock.
@@ -170,7 +174,7 @@ def test_a_stopped_worker_drains(machines, connect):
     assert [(workers[0].id, "interrupted")] == [(one["machine"], one["reason"]) for one in left]
 
 
-def ended(machine, within_s=20.0):
+def ended(machine, within_s=30.0):
     """The exit, and what the last line of the log says beyond its meaning."""
     code, line = machine.ends(within_s)
     assert line.startswith(f"dask-cloud-runtime: ended: {Exit(code).name}: "), machine.log
@@ -200,7 +204,7 @@ def test_a_cluster_ends_workers_first(machines, connect):
     client.wait_for_workers(3, timeout=20)
     end(client)
 
-    assert [(Exit.asked, "")] * 3 == [ended(machine, 8) for machine in (*workers, scheduler)]
+    assert [(Exit.asked, "")] * 3 == [ended(machine) for machine in (*workers, scheduler)]
 
 
 def test_all_stopped_at_once_end_at_once(machines, connect):
@@ -214,7 +218,7 @@ def test_all_stopped_at_once_end_at_once(machines, connect):
         machine.stop()
 
     assert {Exit.interrupted} == {ended(machine)[0] for machine in (scheduler, *workers)} - {Exit.asked}
-    assert time.monotonic() - begun < 12
+    assert time.monotonic() - begun < 30
 
 
 def test_a_task_that_holds_the_interpreter_blocks_nothing(machines, connect):
@@ -230,10 +234,10 @@ def test_a_task_that_holds_the_interpreter_blocks_nothing(machines, connect):
     time.sleep(0.5)
     one.stop()
 
-    assert Exit.interrupted == ended(one, 8)[0]
+    assert Exit.interrupted == ended(one)[0]
     end(client)
-    assert Exit.asked == ended(two, 12)[0]
-    assert Exit.asked == ended(scheduler, 5)[0]
+    assert Exit.asked == ended(two)[0]
+    assert Exit.asked == ended(scheduler)[0]
 
 
 def test_a_scheduler_whose_interpreter_is_held_can_be_stopped(machines, connect):
@@ -244,7 +248,7 @@ def test_a_scheduler_whose_interpreter_is_held_can_be_stopped(machines, connect)
         client.sync(client._run_on_scheduler, exec, HOLD, callback_timeout=0.5)
     scheduler.stop()
 
-    assert Exit.interrupted == ended(scheduler, 8)[0]
+    assert Exit.interrupted == ended(scheduler)[0]
     assert "Dask does not end by itself: killing it" in scheduler.log
 
 
@@ -253,15 +257,15 @@ def test_a_scheduler_that_is_killed_is_waited_for_as_long_as_the_lease_says(mach
     scheduler = machines.start("scheduler")
     lost, stopped = [
         machines.start("worker", scheduler=scheduler, leases=Leases(scheduler_lost=lease))
-        for lease in (2.5, 300)
+        for lease in (6, 300)
     ]
     with connect(scheduler) as client:
         client.wait_for_workers(2, timeout=20)
     os.killpg(scheduler.process.pid, signal.SIGKILL)
 
-    assert (Exit.scheduler_lost, "") == ended(lost, 12)
+    assert (Exit.scheduler_lost, "") == ended(lost)
     stopped.stop()
-    assert (Exit.interrupted, "SIGTERM, not drained: the scheduler does not answer") == ended(stopped, 12)
+    assert (Exit.interrupted, "SIGTERM, not drained: the scheduler does not answer") == ended(stopped)
 
 
 def test_a_worker_comes_back_to_its_scheduler(machines, connect):
@@ -304,33 +308,32 @@ class TestLeases:
 
     def test_idle(self, machines, connect):
         """A cluster with nothing to do ends although a client is connected, workers first."""
-        leases = Leases(idle=2.0, no_client=60)
+        leases = Leases(idle=5.0, no_client=60)
         scheduler = machines.start("scheduler", leases=leases)
         worker = machines.start("worker", scheduler=scheduler)
-        connect(scheduler).wait_for_workers(1, timeout=20)
+        connect(scheduler)
+        worker.says("at tls://")
 
         assert Exit.idle == ended(worker)[0]
         assert Exit.idle == ended(scheduler)[0]
 
-    def test_no_client(self, machines, connect):
+    def test_no_client(self, machines, secrets):
         """Neither client nor work: a manager's renewal keeps the cluster, its silence ends it."""
-        scheduler = machines.start("scheduler", leases=Leases(no_client=2.0))
-        client = connect(scheduler)
-        client.close()
-        manager = connect_rpc(scheduler, client.security)
-        for _ in range(12):
-            manager("cloud_renew")
-            time.sleep(0.25)
+        scheduler = machines.start("scheduler", leases=Leases(no_client=3.0))
+        scheduler.says("at tls://")
+        security = client_security(secrets.client)
+        until = time.monotonic() + 5
+        while time.monotonic() < until:
+            assert [] == list(renewed(scheduler, security)["clients"])
+            time.sleep(0.2)
 
-        assert scheduler.process.poll() is None
-        assert 0 == len(manager("cloud_status")["clients"])
         assert Exit.no_client == ended(scheduler)[0]
 
     def test_no_client_work(self, machines, connect):
         """What a client left running has a lease of its own."""
         from distributed import fire_and_forget
 
-        scheduler = machines.start("scheduler", leases=Leases(no_client_work=3.0))
+        scheduler = machines.start("scheduler", leases=Leases(no_client_work=6.0))
         client = connect(scheduler)
         fire_and_forget(client.submit(time.sleep, 60))
         time.sleep(0.5)
@@ -353,22 +356,14 @@ class TestLeases:
         assert Exit.scheduler_lost == ended(worker)[0]
 
 
-def connect_rpc(scheduler, security):
-    """A manager's connection, which is no client."""
-    import asyncio
+def renewed(scheduler, security):
+    """Renew the lease as a manager does, which is no client."""
 
-    from distributed.core import rpc
+    async def once():
+        async with rpc(scheduler.scheduler, connection_args=security.get_connection_args("client")) as there:
+            return await there.cloud_renew()
 
-    def call(operation):
-        async def once():
-            async with rpc(
-                scheduler.scheduler, connection_args=security.get_connection_args("client")
-            ) as there:
-                return await getattr(there, operation)()
-
-        return asyncio.run(once())
-
-    return call
+    return asyncio.run(once())
 
 
 class TestBadBoots:
@@ -518,7 +513,7 @@ def test_dask_runs_without_forks(machines, connect):
 
     assert 3 == client.submit(sum, [1, 2]).result(timeout=30)
     end(client)
-    assert [(Exit.asked, "")] * 2 == [ended(machine, 8) for machine in (worker, scheduler)]
+    assert [(Exit.asked, "")] * 2 == [ended(machine) for machine in (worker, scheduler)]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jupyter_server") is None, reason="needs jupyter-server")
