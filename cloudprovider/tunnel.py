@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Self
 from cloudprovider.errors import AccessError, CloudError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["NotYetError", "Program", "Relay", "Tunnel"]
 
@@ -31,6 +31,11 @@ logger = logging.getLogger("cloudprovider")
 
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 END_S = 5.0
+#: Runs a program that the kernel ends when the process that started it has been killed.
+MORTAL = (
+    "import os, sys; from cloudruntime.child import die_with; "
+    "die_with(int(sys.argv[1])); os.execvp(sys.argv[2], sys.argv[2:])"
+)
 
 
 class NotYetError(AccessError):
@@ -136,7 +141,7 @@ class Relay:
         """Start the program and read what it says until it ends."""
         program = self._program(self.port)
         process = subprocess.Popen(  # noqa: S603  (the cloud's own program)
-            program.command,
+            _mortal(program.command),
             env={**os.environ, **program.environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -218,6 +223,13 @@ class Tunnel:
         """End both; more than once is no error."""
         self.pages.close()
         self.scheduler.close()
+
+
+def _mortal(command: Sequence[str]) -> Sequence[str]:
+    """The command that runs this one and, on Linux, ends with this process however that ends."""
+    if sys.platform != "linux":
+        return command
+    return (sys.executable, "-P", "-c", MORTAL, str(os.getpid()), *command)
 
 
 def _free_port() -> int:

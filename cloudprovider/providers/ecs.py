@@ -359,6 +359,11 @@ class ECSProvider(Provider):
 
     def prepare(self, boots: Sequence[Boot], secrets: Secrets) -> tuple[Boot, ...]:
         """Find or make the landing, and make what the cluster owns before its first machine."""
+        self._foreign = True  # what there may be of this name is not ours before the first call
+        if self.config.tunnel:
+            from cloudprovider.providers import _ecs_tunnel
+
+            _ecs_tunnel.plugin()
         made = tuple(
             dataclasses.replace(
                 b, image=b.image or default_image(), secret=f"env:{wire.SECRET}", scheduler=None
@@ -366,10 +371,7 @@ class ECSProvider(Provider):
             for b in boots
         )
         images = dict.fromkeys(boot.image for boot in made)
-        if self.config.tunnel:
-            from cloudprovider.providers import _ecs_tunnel
-
-            _ecs_tunnel.plugin()
+        self._foreign = False
         mine = self.aws, self.config, self.identity
         try:
             landing, *_ = side_by_side(
@@ -437,7 +439,10 @@ class ECSProvider(Provider):
             if refused is None or not isinstance(refused, (CapacityError, QuotaError)):
                 break
         if refused is not None and len(made) < count:
-            return Created(machines=tuple(made), refusal=wire.refusal(refused, len(made), count, self._name))
+            refused = wire.refusal(refused, len(made), count, self._name)
+            if isinstance(refused, CapacityError) and self.config.markets(boot.role) == ("spot",):
+                refused = CapacityError(f"{refused} spot='fallback' orders on demand what spot refuses.")
+            return Created(machines=tuple(made), refusal=refused)
         return Created(machines=tuple(made))
 
     def describe(self, ids: Collection[str]) -> list[Machine]:
