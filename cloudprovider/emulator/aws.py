@@ -131,9 +131,7 @@ class AWS:
         self.calls: list[Call] = []
         self._moto = moto
         self._regions = regions()
-        self._buckets = {
-            name: Bucket(rate, account.timers.scale) for name, rate in account.profile.calls.items()
-        }
+        self._buckets: dict[tuple[str, int], Bucket] = {}
 
     def warm(self) -> None:
         """Make the first calls of each service as quick as the later ones."""
@@ -190,8 +188,7 @@ class AWS:
             raise NoAnswer  # there is no such host
         faults = self.account.faults
         faults.refuse(request)
-        bucket = self._buckets.get(f"{request.service}:{request.operation}")
-        if bucket is not None and not bucket.take():
+        if not self._in_time(request):
             raise throttled(request)
         after = faults.hit("error-after-effect", request)
         lost = faults.hit("lost-answer", request)
@@ -202,6 +199,15 @@ class AWS:
         if lost:
             raise NoAnswer
         return answer
+
+    def _in_time(self, request: Request) -> bool:
+        """Whether the rates of the profile leave room for a call."""
+        name, scale = f"{request.service}:{request.operation}", self.account.timers.scale
+        return all(
+            self._buckets.setdefault((request.region, number), Bucket(group.rate, scale)).take()
+            for number, group in enumerate(self.account.profile.calls)
+            if name in group.operations
+        )
 
     def _acted(
         self, request: Request, method: str, path: str, headers: Mapping[str, str], body: bytes, caller: str

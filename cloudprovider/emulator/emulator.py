@@ -12,6 +12,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
+from cloudprovider.emulator.profiles import PROFILES
 from cloudprovider.emulator.records import Call, EmulatedMachine, LedgerEntry
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class Emulator:
         images: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         _check("cloud", cloud, CLOUDS)
-        _check("profile", profile, ("instant", "fargate"))
+        _check("profile", profile, tuple(PROFILES))
         _check("engine", engine, ("process", "podman", "none"))
         if sys.platform != "linux":
             raise RuntimeError("The embedded cloud runs on Linux only; elsewhere use LocalProvider.")
@@ -195,7 +196,7 @@ class Emulator:
             As at its start; None means unchanged.
         """
         if profile is not None:
-            _check("profile", profile, ("instant", "fargate"))
+            _check("profile", profile, tuple(PROFILES))
         self._ask("POST", "reset", {"profile": profile, "time_scale": time_scale, "seed": seed})
 
     # -- how to reach it -----------------------------------------------------------------------------

@@ -23,6 +23,36 @@ class Rate:
     per_second: float
 
 
+@dataclass(frozen=True)
+class Calls:
+    """Operations that share one rate."""
+
+    rate: Rate
+    operations: frozenset[str]
+
+
+def _ecs(burst: float, per_second: float, *operations: str) -> Calls:
+    return Calls(Rate(burst, per_second), frozenset(f"ecs:{operation}" for operation in operations))
+
+
+#: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/request-throttling.html, and for RunTask alone
+#: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/throttling.html: 20 a second, burst and sustained
+ECS_CALLS = (
+    _ecs(20, 1, "CreateCluster", "DeleteCluster", "PutClusterCapacityProviders", "UpdateCluster"),
+    _ecs(50, 20, "DescribeClusters", "ListClusters"),
+    _ecs(20, 1, "DeregisterTaskDefinition", "RegisterTaskDefinition"),
+    _ecs(50, 20, "DescribeTaskDefinition", "ListTaskDefinitions", "ListTaskDefinitionFamilies"),
+    _ecs(5, 1, "DeleteTaskDefinitions"),
+    _ecs(20, 10, "TagResource", "UntagResource"),
+    _ecs(50, 20, "ListTagsForResource"),
+    _ecs(100, 40, "RunTask", "StartTask", "StopTask", "ExecuteCommand"),
+    _ecs(100, 20, "DescribeTasks", "ListTasks"),
+    _ecs(50, 5, "CreateService", "DeleteService", "UpdateService"),
+    _ecs(100, 20, "DescribeServices", "ListServices"),
+    _ecs(20, 20, "RunTask"),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Profile:
     """What the emulated cloud does to those who call it; every wait is multiplied by the time scale.
@@ -42,7 +72,7 @@ class Profile:
     launches
         Machines that may be started, for each market.
     calls
-        Calls that may be made, by `service:Operation`.
+        Calls that may be made, in each region: groups of `service:Operation` that share one rate.
     capacity
         Machines the cloud has room for, by market; a market that is not named has no end.
     spot_interruptions
@@ -55,7 +85,7 @@ class Profile:
     release_s: float = 0.02
     spread: float = 0.0
     launches: Rate | None = None
-    calls: Mapping[str, Rate] = field(default_factory=dict)
+    calls: tuple[Calls, ...] = ()
     capacity: Mapping[str, int] = field(default_factory=dict)
     spot_interruptions: float = 0.0
 
@@ -65,18 +95,18 @@ INSTANT = Profile()
 FARGATE = Profile(
     # A signed call from a home or office to a region on the same continent: our own choice, not published.
     latency_s=0.05,
-    # "ENI attachment latency: < 10 seconds per task (normal)":
-    # https://www.cloudkeeper.com/insights/blog/addressing-network-bottlenecks-while-scaling-amazon-ecs
-    # The rest of a boot is the image's pull: 40 s stands for one of some 200 MB, our own choice.
+    # "ENI の Allocate (10秒程度)", the rest of the start is mostly the pull:
+    # https://qiita.com/kjm/items/a86c5a425c57439ecfa0. "ENI attachment latency: < 10 seconds per task (normal)":
+    # https://www.cloudkeeper.com/insights/blog/addressing-network-bottlenecks-while-scaling-amazon-ecs.
+    # 40 s until it runs stand for an image of some 200 MB: our own choice, not published.
     address_s=10.0,
     running_s=40.0,
     # The interface is detached and deleted in DEPROVISIONING: our own choice, not published.
     release_s=10.0,
     spread=0.1,
-    # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/throttling.html: burst 100, then 20 a second,
-    # on-demand and spot each; and 20 RunTask calls a second, burst and sustained
+    # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/throttling.html: on-demand and spot each
     launches=Rate(100, 20),
-    calls=MappingProxyType({"ecs:RunTask": Rate(20, 20)}),
+    calls=ECS_CALLS,
 )
 
 PROFILES: Mapping[str, Profile] = MappingProxyType({"instant": INSTANT, "fargate": FARGATE})
