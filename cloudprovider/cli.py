@@ -159,7 +159,7 @@ def policy(provider: str, region: str, account: str) -> None:
     """Print the least-privilege policy of whoever starts clusters."""
     from cloudprovider.providers import ecs
 
-    click.echo(json.dumps(ecs.policy(provider, region=region, account=account), indent=2))
+    click.echo(json.dumps(json.loads(ecs.policy(provider, region=region, account=account)), indent=2))
 
 
 @cloud.command()

@@ -237,7 +237,7 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
             self.events.emit(Phase.access, "Learning the address you come from.")
             own = await asyncio.to_thread(access.own_address)
             config = dataclasses.replace(config, allow_from=own)
-        secrets = await asyncio.to_thread(security.make_secrets, self.identity)
+        secrets = await asyncio.to_thread(self._keys)
         self._client_secret = secrets.client
         self.security = security.client_security(secrets.client)
         self.config = config
@@ -249,6 +249,10 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         self._the_fleet.ask(self._machines_for(config.n_workers))
         self.events.emit(Phase.ordered, "Ordering the scheduler.", role="scheduler", count=1)
         await self._call(self._order_scheduler)
+
+    def _keys(self) -> security.Secrets:
+        own = self.config.security
+        return security.make_secrets(self.identity) if own is True else security.secrets_of(own)
 
     def _order_scheduler(self) -> None:
         created = self._cloud.create(self._cloud.boot("scheduler"), 1)

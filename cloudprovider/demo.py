@@ -162,11 +162,13 @@ def _wait(condition: Callable[[], Any], timeout_s: float) -> Any:
 
 
 def _what_is_left(console: Console, cloud: Emulator) -> list[str]:
-    left = cloud.leftovers()
+    """Ask the cloud until it says that nothing is left: a stopping task's interface takes its time to go."""
+    began = time.monotonic()
     _say(console, "What the cloud's own API still has of the cluster", "the free landing aside")
-    console.print(
-        f"  [green]nothing[/] ({len(cloud.calls)} API calls in all)" if not left else f"  [red]{left}"
-    )
+    _wait(lambda: not cloud.leftovers(), 15)
+    left = cloud.leftovers()
+    took = f"{time.monotonic() - began:.1f} s after close; {len(cloud.calls)} API calls in all"
+    console.print(f"  [green]nothing[/] ({took})" if not left else f"  [red]{left}[/] ({took})")
     return left
 
 

@@ -10,7 +10,10 @@ import datetime as dt
 import json
 import secrets
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cloudprovider.errors import ConfigError
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
     from cloudprovider.provider import Identity
 
-__all__ = ["Secrets", "client_security", "make_secrets"]
+__all__ = ["Secrets", "client_security", "make_secrets", "secrets_of"]
 
 DAY = dt.timedelta(days=1)
 
@@ -62,6 +65,40 @@ def make_secrets(identity: Identity) -> Secrets:
         return json.dumps(parts, separators=(",", ":"))
 
     return Secrets(machine=bundle("machine"), client=bundle("client"))
+
+
+def secrets_of(security: Any) -> Secrets:
+    """The secrets of a cluster whose keys the user brings, as a `distributed.Security`.
+
+    Its scheduler's certificate serves every machine.
+
+    Raises
+    ------
+    ConfigError
+        When it lacks a certificate or a key that a cluster needs.
+    """
+    needed = ("tls_ca_file", "tls_scheduler_cert", "tls_scheduler_key", "tls_client_cert", "tls_client_key")
+    missing = [name for name in needed if not getattr(security, name, None)]
+    if missing:
+        raise ConfigError(f"security= must have {', '.join(missing)}: every connection is mutual TLS.")
+    token = secrets.token_urlsafe(32)
+
+    def bundle(role: str) -> str:
+        names = {"ca": "tls_ca_file", "cert": f"tls_{role}_cert", "key": f"tls_{role}_key"}
+        parts = {part: _text(getattr(security, name), name) for part, name in names.items()}
+        return json.dumps({**parts, "token": token}, separators=(",", ":"))
+
+    return Secrets(machine=bundle("scheduler"), client=bundle("client"))
+
+
+def _text(pem: str, name: str) -> str:
+    """PEM, given as it is or as the path of a file, as `distributed.Security` takes both."""
+    if "\n" in pem:
+        return pem
+    try:
+        return Path(pem).read_text(encoding="ascii")
+    except OSError as error:
+        raise ConfigError(f"security={name}: {error}.") from error
 
 
 def client_security(bundle: str) -> Any:

@@ -17,6 +17,7 @@ import psutil
 import pytest
 from contract import until
 from distributed import Client, wait
+from distributed.security import Security
 
 from cloudprovider import BootError, CapacityError, CloudError, CloudWarning, ConfigError, ProcessCluster
 from cloudprovider.events import Phase
@@ -63,6 +64,24 @@ def test_computes_and_leaves_nothing(options, tmp_path):
         client.close()
 
     assert [] == left(tmp_path)
+
+
+def test_keys_of_the_user(options):
+    """A `distributed.Security` of the user's own is used on every connection; another's is refused."""
+    own = Security.temporary()
+    with ProcessCluster(n_workers=1, security=own, **options) as cluster:
+        with Client(cluster.scheduler_address, security=own) as client:
+            assert 1 == client.submit(lambda: 1).result(timeout=60)
+        with pytest.raises(OSError, match="TLS certificate does not match"):
+            Client(cluster.scheduler_address, security=Security.temporary(), timeout=3)
+
+
+def test_keys_that_lack_a_part(options):
+    """A `Security` without a scheduler's certificate is an error before anything starts."""
+    own = Security.temporary()
+    lacking = Security(require_encryption=True, tls_ca_file=own.tls_ca_file)
+    with pytest.raises(ConfigError, match="tls_scheduler_cert"):
+        ProcessCluster(security=lacking, **options)
 
 
 def test_scattered_data_survives_scale_down(cluster):
