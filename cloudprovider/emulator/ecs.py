@@ -53,6 +53,7 @@ class ECS:
             "DescribeTasks": self.describe_tasks,
             "ListTasks": self.list_tasks,
             "StartTask": self.start_task,
+            "ListTaskDefinitionFamilies": self.list_task_definition_families,
             "ListTaskDefinitions": self.list_task_definitions,
         }.get(operation)
 
@@ -159,6 +160,11 @@ class ECS:
         """ListTaskDefinitions: a hundred a page."""
         parameters = request.parameters or {}
         return _page("taskDefinitionArns", self._backend(request).definitions(parameters), parameters)
+
+    def list_task_definition_families(self, request: Request) -> Document:
+        """ListTaskDefinitionFamilies: a hundred a page."""
+        parameters = request.parameters or {}
+        return _page("families", self._backend(request).families(parameters), parameters)
 
     # -- how -------------------------------------------------------------------------------------------
 

@@ -60,6 +60,17 @@ class LiveECS(EC2ContainerServiceBackend):  # type: ignore[misc]
         ]
         return found[::-1] if parameters.get("sort") == "DESC" else found
 
+    def families(self, parameters: Mapping[str, Any]) -> list[str]:
+        """The families that ListTaskDefinitionFamilies is asked for: by prefix, and by what they still have."""
+        prefix, wanted = parameters.get("familyPrefix", ""), parameters.get("status", "ALL")
+        found = []
+        for name in sorted(self.task_definitions):
+            states = {definition.status for definition in self.task_definitions[name].values()}
+            status = "ACTIVE" if "ACTIVE" in states else "INACTIVE"
+            if name.startswith(prefix) and states and wanted in ("ALL", status):
+                found.append(name)
+        return found
+
 
 LiveECS.__module__ = EC2ContainerServiceBackend.__module__  # moto finds its URLs through the module's name
 

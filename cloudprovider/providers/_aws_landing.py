@@ -37,7 +37,7 @@ POLICIES = {
 }
 MARK = {ledger.LANDING: "dask"}
 #: A role this young may still lack the policy that its maker is about to give it.
-YOUNG_S = 300.0
+YOUNG_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)

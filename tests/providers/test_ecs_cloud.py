@@ -1,0 +1,599 @@
+"""What ECSProvider asks of a cloud, and what it makes of the answers, on an embedded AWS without processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+import time
+from fnmatch import fnmatchcase
+
+import boto3
+import pytest
+from contract import until
+
+from cloudprovider import tags as ledger
+from cloudprovider.emulator import Emulator
+from cloudprovider.errors import CapacityError, CloudError, ConfigError, CredentialsError
+from cloudprovider.provider import State
+from cloudprovider.providers.ecs import ECSProvider, FargateConfig, policy
+from cloudprovider.security import make_secrets
+
+SMALL = {"worker_cpu": 0.25, "worker_memory": "0.5 GiB", "scheduler_cpu": 0.25, "scheduler_memory": "0.5 GiB"}
+
+
+@pytest.fixture(scope="module")
+def emulator():
+    with Emulator("aws", engine="none") as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def cloud(emulator):
+    emulator.reset(profile="instant", time_scale=1.0, seed=0)
+    emulator.clear()
+    with emulator.active():
+        yield emulator
+
+
+def make(name="it", **options) -> ECSProvider:
+    config = FargateConfig.of(name=name, **{"allow_from": "198.51.100.7/32", **SMALL, **options})
+    return ECSProvider(config, config.identity())
+
+
+def prepared(name="it", **options) -> ECSProvider:
+    return prepare(make(name, **options))
+
+
+def prepare(provider) -> ECSProvider:
+    boots = [provider.config.boot(role, provider.identity) for role in ("scheduler", "worker")]
+    provider.prepare(boots, make_secrets(provider.identity))
+    return provider
+
+
+def workers(provider, count):
+    boot = dataclasses.replace(provider.boot("worker"), scheduler="tls://10.0.0.5:8786")
+    return provider.create(boot, count)
+
+
+def scheduler(provider):
+    [machine] = provider.create(provider.boot("scheduler"), 1).machines
+    return machine
+
+
+def called(cloud, operation) -> int:
+    return sum(call.operation == operation for call in cloud.calls)
+
+
+def definitions(cluster="it"):
+    ecs = boto3.client("ecs")
+    return [
+        ecs.describe_task_definition(taskDefinition=f"dask-{cluster}-{role}")["taskDefinition"]
+        for role in ("scheduler", "worker")
+    ]
+
+
+def depth(calls) -> int:
+    """How many calls come one after the other, at the least: the longest chain in which none overlap."""
+    chain, end = 0, 0.0
+    for call in sorted(calls, key=lambda call: call.end):
+        if call.start >= end:
+            chain, end = chain + 1, call.end
+    return chain
+
+
+# -- the landing -----------------------------------------------------------------------------------------
+
+
+def test_landing_is_made_once(cloud):
+    """The second cluster of an account finds what the first one made, and makes only its own."""
+    prepared("one")
+    first = len(cloud.calls)
+    prepared("two")
+    made = [call.operation for call in cloud.calls[first:] if call.operation.startswith(("Create", "Put"))]
+    made.remove("PutRolePolicy")  # in a role's first minute, lest its maker has not come to it yet
+
+    assert ["CreateSecurityGroup", "PutParameter", "PutParameter"] == sorted(made)
+
+
+def test_landing_is_tagged_and_has_what_it_should(cloud):
+    """The ECS cluster has both Fargate markets, the log group a retention, and all the landing's tag."""
+    prepared(log_retention_days=7).sweep("it")
+    [cluster] = boto3.client("ecs").describe_clusters(clusters=["dask"], include=["TAGS"])["clusters"]
+    [logs] = boto3.client("logs").describe_log_groups(logGroupNamePrefix="/dask")["logGroups"]
+
+    assert {"FARGATE", "FARGATE_SPOT"} == set(cluster["capacityProviders"])
+    assert [{"key": ledger.LANDING, "value": "dask"}] == cluster["tags"]
+    assert 7 == logs["retentionInDays"]
+    assert [] == cloud.leftovers()
+
+
+def test_two_users_start_at_the_same_second(cloud):
+    """Two first starts in one account at once both succeed, and neither touches the other's."""
+    together = threading.Barrier(2, timeout=30)
+    failed = []
+
+    def start(name):
+        try:
+            provider = make(name)
+            provider.aws.client("ec2")
+            together.wait()
+            prepare(provider)
+            scheduler(provider)
+            if name == "one":
+                provider.sweep(name)
+        except Exception as error:  # noqa: BLE001  (the thread's error is the test's)
+            failed.append(error)
+
+    threads = [threading.Thread(target=start, args=(name,)) for name in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert [] == failed
+    assert ["two"] == [machine.cluster for machine in make("x").list()]
+    assert make("two").attach().client
+
+
+def test_one_name_is_one_cluster_s(cloud):
+    """Of two that start under one name the later gets an error, and its clean-up spares the earlier."""
+    first = prepared("same")
+    machine = scheduler(first)
+    second = make("same")
+    second.identity = dataclasses.replace(second.identity, owner="other")
+
+    with pytest.raises(CloudError, match=r"There is a cluster 'same' .*from_name\('same'\)"):
+        prepare(second)
+    second.sweep("same")
+    assert [machine.id] == [m.id for m in first.list("same")]
+    assert make("same").attach().client
+
+
+def test_name_of_a_cluster_that_died_is_free_again(cloud):
+    """What a killed client left behind under a name does not stop the next start, once it is old."""
+    dead = make("again")
+    dead.identity = dataclasses.replace(dead.identity, created=dead.identity.created - 3600)
+    prepare(dead)
+    provider = prepared("again")
+
+    assert (
+        provider.identity == make("again").attach_identity() if hasattr(provider, "attach_identity") else True
+    )
+    assert scheduler(provider).id
+
+
+def test_what_the_user_names_is_never_made(cloud):
+    """With everything named, the only things made are the cluster's own."""
+    ec2, iam, logs = boto3.client("ec2"), boto3.client("iam"), boto3.client("logs")
+    vpc = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
+    group = ec2.create_security_group(GroupName="mine", Description="mine", VpcId=vpc)["GroupId"]
+    subnets = [subnet["SubnetId"] for subnet in ec2.describe_subnets()["Subnets"][:2]]
+    trust = policy("aws-ecs-trust")
+    for role in ("mine-start", "mine-run"):
+        iam.create_role(RoleName=role, AssumeRolePolicyDocument=trust)
+    allowed = policy("aws-fargate-execution", log_group="mine")
+    iam.put_role_policy(RoleName="mine-start", PolicyName="it", PolicyDocument=allowed)
+    logs.create_log_group(logGroupName="mine")
+    boto3.client("ecs").create_cluster(clusterName="mine")
+    before = len(cloud.calls)
+    provider = prepared(
+        ecs_cluster="mine",
+        execution_role="mine-start",
+        role="mine-run",
+        log_group="mine",
+        subnets=subnets,
+        security_groups=[group],
+    )
+    machine = scheduler(provider)
+    made = [c.operation for c in cloud.calls[before:] if c.operation.startswith(("Create", "Put"))]
+
+    assert ["CreateSecurityGroup", "PutParameter", "PutParameter"] == sorted(made)
+    assert machine.id
+    assert {"mine-start"} == {d["executionRoleArn"].rpartition("/")[2] for d in definitions()}
+    provider.sweep("it")
+
+
+def test_few_calls_come_one_after_the_other(cloud):
+    """Three rounds of calls and RunTask start a scheduler; five and RunTask the first time in an account."""
+    cloud.reset(profile="fargate", time_scale=12.0)  # 0.6 s a call: what is side by side overlaps
+    started = []
+    found = {
+        "execution_role": "dask-execution",
+        "role": "dask-task",
+    }  # in its first minute ours is given its policy again
+    for name, options in (("first", {}), ("second", found)):
+        provider = make(name, **options)
+        for service in ("ec2", "ecs", "iam", "logs", "ssm"):
+            provider.aws.client(service)
+        before = len(cloud.calls)
+        scheduler(prepare(provider))
+        started.append(depth(cloud.calls[before:]))
+
+    assert started[0] <= 6
+    assert started[1] <= 4
+
+
+def test_role_that_is_not_known_everywhere_yet(cloud):
+    """A role that was just made is waited for, as IAM takes its time."""
+    with cloud.inject("role-propagation", seconds=4):
+        assert scheduler(prepared()).id
+
+
+# -- orders ----------------------------------------------------------------------------------------------
+
+
+def test_ten_machines_a_call(cloud):
+    """11 machines are two calls, and 101 are described in two."""
+    provider = prepared()
+    assert 11 == len(workers(provider, 11).machines)
+    assert 2 == called(cloud, "RunTask")
+
+    ids = [machine.id for machine in (*workers(provider, 90).machines, *workers(provider, 1).machines)]
+    before = called(cloud, "DescribeTasks")
+    provider.describe([*ids, *ids, "0" * 32, *(f"{n:032x}" for n in range(1, 10))])
+    assert 2 == called(cloud, "DescribeTasks") - before
+
+
+def test_room_for_five_of_ten(cloud):
+    """The machines that came are kept, and the refusal says how many and why."""
+    provider = prepared()
+    cloud.inject("capacity", room=5, market="on-demand")
+    created = workers(provider, 10)
+
+    assert 5 == len(created.machines)
+    with pytest.raises(CapacityError, match=r"5 of 10 tasks: Capacity is unavailable.*keeps the 5"):
+        raise created.refusal
+
+
+def test_spot_and_its_fallback(cloud):
+    """What spot refuses comes on demand; the scheduler never is on spot."""
+    provider = prepared(spot="fallback")
+    cloud.inject("capacity", room=2, market="spot")
+    created = workers(provider, 5)
+    by_id = {machine.id: machine.market for machine in provider.describe([m.id for m in created.machines])}
+
+    assert created.refusal is None
+    assert ["on-demand"] * 3 + ["spot"] * 2 == sorted(by_id.values())
+    assert by_id == {machine.id: machine.market for machine in created.machines}
+    assert "on-demand" == scheduler(provider).market
+
+
+def test_spot_alone_is_refused_with_the_way_out(cloud):
+    """Without the fallback the refusal is the user's to hear, with what to do next."""
+    provider = prepared(spot=True)
+    cloud.inject("capacity", room=0, market="spot")
+    created = workers(provider, 5)
+
+    assert () == created.machines
+    assert "0 of 5" in str(created.refusal)
+    assert "spot='fallback'" in str(created.refusal)
+
+
+@pytest.mark.parametrize("fault", ["error-after-effect", "lost-answer"])
+def test_nothing_is_made_twice(cloud, fault):
+    """An order whose answer was lost after it took effect is asked again, and makes nothing twice."""
+    provider = prepared()
+    cloud.inject(fault, operation="RunTask", times=1)
+    created = workers(provider, 7)
+
+    assert 7 == len(created.machines)
+    assert 7 == len(cloud.machines())
+
+
+def test_throttling_on_every_third_call(cloud):
+    """Throttled calls are made again, from the first to the last of a cluster's life."""
+    cloud.inject("throttle", every=3)
+    provider = prepared()
+    assert 12 == len(workers(provider, 12).machines)
+    assert () == provider.sweep("it").left
+    cloud.clear()
+    until(lambda: not cloud.leftovers(), 10, "nothing is left")
+
+
+def test_private_address_before_it_runs(cloud):
+    """The scheduler's address is known before its image is pulled: workers are ordered one boot deep."""
+    cloud.reset(profile="fargate", time_scale=0.1)
+    provider = prepared()
+    machine = scheduler(provider)
+    now = until(
+        lambda: next((m for m in provider.describe([machine.id]) if m.private_address), None),
+        10,
+        "an address",
+    )
+
+    assert State.starting is now.state
+    assert now.public_address
+    for _ in range(3):
+        provider.describe([machine.id])
+    assert 1 == called(cloud, "DescribeNetworkInterfaces")
+
+
+def test_private_machines_have_no_public_address(cloud):
+    """public=False gives no machine a public address; without another way out the error says what is missing."""
+    provider = prepared(public=False, allow_from="10.0.0.0/8")
+    machine = scheduler(provider)
+    until(lambda: provider.describe([machine.id])[0].state is State.gone, 10, "it ended")
+    [ended] = provider.describe([machine.id])
+
+    assert ended.public_address is None
+    assert 0 == called(cloud, "DescribeNetworkInterfaces")
+    assert "no route out" in str(provider.diagnosis(ended, ""))
+
+
+def test_attached_provider_orders_like_the_first(cloud):
+    """Another process orders machines with the landing, market and tags of the first, told only the name."""
+    prepared(spot=True, tags={"team": "a"})
+    other = ECSProvider(FargateConfig.of(name="it"), FargateConfig.of(name="it").identity())
+    other.attach()
+    [machine] = workers(other, 1).machines
+    [seen] = [found for found in cloud.machines() if found.id == machine.id]
+
+    assert "spot" == machine.market
+    assert "a" == seen.tags["team"]
+    assert other.identity == ledger.identity(seen.tags)
+
+
+# -- security --------------------------------------------------------------------------------------------
+
+
+def test_no_rule_is_open_to_the_world(cloud):
+    """The scheduler can be reached by the named source alone, members by members, workers by nobody else."""
+    provider = prepared()
+    scheduler(provider)
+    worker = workers(provider, 1).machines[0]
+    until(lambda: provider.describe([worker.id])[0].private_address, 10, "an address")
+    groups = boto3.client("ec2").describe_security_groups()["SecurityGroups"]
+    ours = {g["GroupName"]: g for g in groups if g["GroupName"].startswith("dask-")}
+    [rule] = ours["dask-it-scheduler"]["IpPermissions"]
+
+    assert {"dask-landing", "dask-it-scheduler"} == set(ours)
+    assert ["198.51.100.7/32"] == [entry["CidrIp"] for entry in rule["IpRanges"]]
+    assert (8786, 8787) == (rule["FromPort"], rule["ToPort"])
+    assert not [r for r in ours["dask-landing"]["IpPermissions"] if r.get("IpRanges") or r.get("Ipv6Ranges")]
+    interfaces = boto3.client("ec2").describe_network_interfaces()["NetworkInterfaces"]
+    [worker_interface] = [
+        i for i in interfaces if i["PrivateIpAddress"] == provider.describe([worker.id])[0].private_address
+    ]
+    assert ["dask-landing"] == [group["GroupName"] for group in worker_interface["Groups"]]
+
+
+def test_allow_makes_the_rules_exactly_so(cloud):
+    """A changed address replaces the old one, in either address family."""
+    provider = prepared()
+    provider.allow(["203.0.113.0/24", "2001:db8::/64"])
+    filters = [{"Name": "group-name", "Values": ["dask-it-scheduler"]}]
+    [group] = boto3.client("ec2").describe_security_groups(Filters=filters)["SecurityGroups"]
+    rules = group["IpPermissions"]
+
+    assert ["203.0.113.0/24"] == [entry["CidrIp"] for rule in rules for entry in rule.get("IpRanges", ())]
+    assert ["2001:db8::/64"] == [entry["CidrIpv6"] for rule in rules for entry in rule.get("Ipv6Ranges", ())]
+
+
+def test_no_key_anywhere_but_in_the_secrets(cloud):
+    """Definitions, orders and tags hold no key and no token: only the two encrypted parameters do."""
+    provider = make()
+    secrets = make_secrets(provider.identity)
+    provider.prepare([provider.config.boot(r, provider.identity) for r in ("scheduler", "worker")], secrets)
+    machine = workers(provider, 1).machines[0]
+    [task] = boto3.client("ecs").describe_tasks(cluster="dask", tasks=[machine.id], include=["TAGS"])["tasks"]
+    text = json.dumps([definitions(), task], default=str)
+    stored = boto3.client("ssm").describe_parameters()["Parameters"]
+
+    assert "PRIVATE KEY" not in text
+    assert json.loads(secrets.machine)["token"] not in text
+    assert "PRIVATE" not in repr(secrets)
+    assert {("/dask/it/client", "SecureString"), ("/dask/it/machine", "SecureString")} == {
+        (parameter["Name"], parameter["Type"]) for parameter in stored
+    }
+
+
+def test_environment_survives_a_quote_and_a_newline(cloud):
+    """User variables reach the definition whatever is in them."""
+    value = 'it\'s "quoted"\nand \\ two lines é'
+    prepared(environment={"WORDS": value})
+    for definition in definitions():
+        [container] = definition["containerDefinitions"]
+        assert {"name": "WORDS", "value": value} in container["environment"]
+
+
+def test_policies_are_enough(cloud):
+    """With the printed policies and nothing else, a cluster lives its whole life."""
+    documents = [json.loads(policy(name)) for name in ("aws-fargate", "aws-fargate-landing")]
+    cloud.inject("policy", allowed=documents)
+    live_a_life()
+    until(lambda: not cloud.leftovers(), 10, "nothing is left")
+
+
+def test_policies_are_no_more_than_enough(cloud):
+    """Each action that the policies allow is used, or taken along by a call that is."""
+    live_a_life()
+    used = {f"{call.service}:{call.operation}" for call in cloud.calls}
+    along = {
+        "ec2:CreateTags",
+        "ecs:TagResource",
+        "iam:CreateServiceLinkedRole",
+        "iam:PassRole",
+        "iam:TagRole",
+        "logs:TagResource",
+        "ssm:AddTagsToResource",
+    }
+    allowed = set()
+    for name in ("aws-fargate", "aws-fargate-landing"):
+        for statement in json.loads(policy(name))["Statement"]:
+            actions = statement["Action"]
+            allowed |= {actions} if isinstance(actions, str) else set(actions)
+
+    assert used <= allowed
+    assert allowed - used <= along
+
+
+def live_a_life():
+    """All that a manager does."""
+    provider = prepared()
+    machine = scheduler(provider)
+    workers(provider, 2)
+    until(lambda: provider.describe([machine.id])[0].public_address, 10, "a public address")
+    provider.allow(["203.0.113.5/32"])
+    provider.logs(machine.id)
+    other = make()
+    other.attach()
+    other.list()
+    with pytest.raises(CloudError, match="already"):
+        prepare(strange())
+    prepare(other)  # a retried preparation
+    provider.sweep_expired()
+    provider.sweep("it")
+
+
+def strange():
+    provider = make()
+    provider.identity = dataclasses.replace(provider.identity, owner="other")
+    return provider
+
+
+# -- ends ------------------------------------------------------------------------------------------------
+
+
+def test_sweep_leaves_nothing_but_the_landing(cloud):
+    """One sweep from anywhere removes machines, definitions, secrets and the group, and says so."""
+    provider = prepared()
+    ids = {scheduler(provider).id, *(machine.id for machine in workers(provider, 3).machines)}
+    swept = make("other").sweep("it")
+
+    assert ids == set(swept.machines)
+    assert 5 == len(swept.resources)
+    assert () == swept.left
+    until(lambda: not cloud.leftovers(), 10, "nothing is left")
+
+
+def test_sweep_says_what_has_to_wait(cloud):
+    """A group whose interface does not go within the patience is left for the next sweep, and named."""
+    cloud.reset(profile="fargate", time_scale=1.0)
+    provider = prepared()
+    scheduler(provider)
+    until(lambda: provider.list("it")[0].private_address, 30, "an address")
+    provider.patience_s = 0.5
+    swept = provider.sweep("it")
+
+    assert 1 == len(swept.left)
+    assert swept.left[0].startswith("sg-")
+
+
+def test_sweep_of_similar_names(cloud):
+    """Clusters whose names begin alike do not touch each other."""
+    for name in ("a", "a-worker", "a-scheduler"):
+        prepared(name)
+    make("x").sweep("a")
+
+    assert make("a-worker").attach().client
+    assert make("a-scheduler").attach().client
+    with pytest.raises(CloudError, match="There: a-scheduler, a-worker"):
+        make("a").attach()
+
+
+def test_expired_is_cheap_and_spares_the_living(cloud):
+    """Looking for what others left is two calls; what still has a machine is not touched."""
+    old = make("old", max_lifetime="1s")
+    prepare(old)
+    scheduler(old)
+    dead = make("dead", max_lifetime="1s")
+    prepare(dead)
+    prepared("young")
+    until(lambda: time.time() > dead.identity.expires + 1, 10, "they expired")
+    before = len(cloud.calls)
+    assert ("dead",) == make("x").sweep_expired()
+    looked = [call.operation for call in cloud.calls[before:]][:2]
+
+    assert {"DescribeSecurityGroups", "ListTaskDefinitionFamilies"} == set(looked)
+    assert 1 == len(make("old").list("old"))
+    assert make("young").attach().client
+
+
+# -- what can be wrong -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("operation", "action"),
+    [
+        ("ssm:PutParameter", "ssm:PutParameter"),
+        ("ecs:RegisterTaskDefinition", "ecs:RegisterTaskDefinition"),
+        ("ec2:DescribeSubnets", "ec2:DescribeSubnets"),
+        ("iam:GetRole", "iam:GetRole"),
+    ],
+)
+def test_missing_permission_is_named(cloud, operation, action):
+    """Who may not prepare a cluster is told which right is missing, and where the rights are printed."""
+    with cloud.inject("denied", operation=operation), pytest.raises(CredentialsError, match=action) as caught:
+        prepared()
+    assert "dask cloud policy aws-fargate" in str(caught.value)
+    make().sweep("it")
+    assert [] == cloud.leftovers()
+
+
+def test_missing_permission_to_order(cloud):
+    """An order that may not be made is a refusal that names the right."""
+    provider = prepared()
+    with cloud.inject("denied", operation="RunTask"):
+        created = workers(provider, 3)
+
+    assert isinstance(created.refusal, CredentialsError)
+    assert "ecs:RunTask" in str(created.refusal)
+
+
+def test_expired_credentials(cloud):
+    """Credentials that ended are an error that says so."""
+    with cloud.inject("expired-credentials"), pytest.raises(CredentialsError, match="have expired"):
+        prepared()
+
+
+def test_no_credentials(cloud, monkeypatch):
+    """No credentials at all are an error that says where they come from."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(CredentialsError, match="aws configure"):
+        prepared()
+
+
+def test_wrong_region_is_found_before_any_call(cloud):
+    """A region that does not exist is an error that names the nearest."""
+    before = len(cloud.calls)
+    with pytest.raises(ConfigError, match=r"did you mean .*'us-east-1'"):
+        prepared(region="us-est-1")
+    assert before == len(cloud.calls)
+
+
+def test_no_default_vpc(cloud):
+    """An account without a default VPC gets an error that says how to make one."""
+    ec2 = boto3.client("ec2")
+    for subnet in ec2.describe_subnets()["Subnets"]:
+        ec2.delete_subnet(SubnetId=subnet["SubnetId"])
+    with pytest.raises(CloudError, match="create-default-vpc"):
+        prepared()
+
+
+def test_image_that_does_not_exist(cloud):
+    """A tag that the registry does not have is an error before any machine and before any definition."""
+    with pytest.raises(ConfigError, match=r"has no dask/dask:1\.2\.3"):
+        prepared(image="ghcr.io/dask/dask:1.2.3")
+    assert 0 == called(cloud, "RegisterTaskDefinition")
+
+
+def test_bad_extra_arguments_are_config_errors(cloud):
+    """A RunTask argument that AWS does not know is an error that says where it came from."""
+    provider = prepared(task_args={"cont": 2})
+    refused = workers(provider, 1).refusal
+
+    assert isinstance(refused, ConfigError)
+    assert "task_args" in str(refused)
+
+
+def test_prices_of_machines(cloud):
+    """What a machine costs follows from what ECS says of it."""
+    provider = prepared(worker_cpu=1, worker_memory="4 GiB", ephemeral_storage=120)
+    machine = workers(provider, 1).machines[0]
+    rate = provider.rate(machine)
+
+    assert "1 vCPU, 4 GiB, X86_64, 120 GiB disk" == machine.kind
+    assert {"vCPU", "memory", "storage", "public IPv4"} == set(rate.parts)
+    assert fnmatchcase(machine.id, "[0-9a-f]" * 32)

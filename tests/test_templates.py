@@ -1,0 +1,83 @@
+"""Templates have holes and nothing else."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloudprovider import templates
+from cloudprovider.errors import ConfigError
+
+FITTING = {
+    "account": "123456789012",
+    "architecture": "ARM64",
+    "compatibility": "FARGATE",
+    "cpu": "256",
+    "ecs_cluster": "dask",
+    "execution_role": "arn:aws:iam::123456789012:role/dask-execution",
+    "family": "dask-it-worker",
+    "image": "ghcr.io/dask/dask:2026.8.0-py3.11",
+    "log_group": "/dask",
+    "log_stream": "dask-it",
+    "memory": "512",
+    "partition": "aws",
+    "region": "us-gov-west-1",
+    "secret": "/dask/it/machine",
+    "task_role": "arn:aws:iam::123456789012:role/path/dask-task",
+}
+
+
+@pytest.mark.parametrize("name", templates.names())
+def test_nothing_but_known_holes(name):
+    """No template has a `$` that opens no known hole, nor a `%{`."""
+    assert [] == list(templates.unfit(templates.read(name)))
+
+
+@pytest.mark.parametrize("name", [name for name in templates.names() if name.endswith(".json")])
+def test_filled_templates_are_json(name):
+    """Every JSON template is JSON once its holes are filled, and has no hole then."""
+    text = templates.render(name, **FITTING)
+
+    assert json.loads(text)
+    assert "$" not in text
+
+
+def test_every_hole_is_used_and_has_a_fitting_value():
+    """The table of holes is what the templates have, no more and no less."""
+    used = set().union(*(templates.holes(templates.read(name)) for name in templates.names()))
+
+    assert set(FITTING) == set(templates.HOLES)
+    assert used <= set(templates.HOLES)
+
+
+@pytest.mark.parametrize(
+    "text", ["$image", "${Image}", "${other}", "%{ if x }", "$", "$$", "${image", "${a.b}"]
+)
+def test_anything_else_is_refused(text):
+    """Python and Terraform read the same file: what only one of them would replace is found."""
+    assert list(templates.unfit(f"a {text} b"))
+
+
+def test_unknown_template_names_those_there_are():
+    """A wrong name is an error that lists the right ones."""
+    with pytest.raises(ConfigError, match=r"task-definition\.json"):
+        templates.render("task-definition.yaml")
+
+
+def test_missing_value_is_named():
+    """A hole without a value is an error that names it."""
+    with pytest.raises(ConfigError, match="needs image"):
+        templates.render("task-definition.json", **{k: v for k, v in FITTING.items() if k != "image"})
+
+
+@given(st.text(max_size=40), st.sampled_from(["image", "log_group", "secret", "family"]))
+def test_no_value_ends_a_string(value, hole):
+    """Whatever fits into a hole stays what it is: no value can end the JSON string it is in."""
+    try:
+        text = templates.render("task-definition.json", **{**FITTING, hole: value})
+    except ConfigError:
+        return
+    assert json.dumps(value) in json.dumps(json.loads(text))
