@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from importlib.util import find_spec
@@ -19,21 +20,31 @@ if TYPE_CHECKING:
 #: Where the scheduler listens, on the machine's address; 0 means any.
 PORT = "DASK_CLOUD_PORT"
 FRONT_PORT = "DASK_CLOUD_FRONT_PORT"
+#: Where a runtime that the boot brought along was unpacked; see `cloudruntime.packing`.
+UNPACKED = "DASK_CLOUD_UNPACKED"
 
 
 def main(environ: MutableMapping[str, str] = os.environ) -> int:
     """Run the machine until it ends; the exit code says why, and so does the last line of the log."""
+    signal.signal(signal.SIGTERM, _stopped)  # a container's first process ignores what it does not handle
+    unpacked = environ.pop(UNPACKED, "")
     folder = tempfile.mkdtemp(prefix="dask-cloud-")  # its mode is 0700
     try:
         ended = _run(environ, folder)
     except Ended as early:
         ended = early
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        for leftover in filter(None, (folder, unpacked)):
+            shutil.rmtree(leftover, ignore_errors=True)
     sys.stdout.flush()
     sys.stderr.write(f"dask-cloud-runtime: ended: {ended}\n")
     sys.stderr.flush()
     return int(ended.exit)
+
+
+def _stopped(signum: int, _frame: Any) -> None:
+    """The cloud wants the machine to stop before there is a supervisor."""
+    raise Ended(Exit.interrupted, signal.Signals(signum).name)
 
 
 def _run(environ: MutableMapping[str, str], folder: str) -> Ended:

@@ -9,17 +9,19 @@ import json
 import zlib
 from importlib import resources
 
-__all__ = ["BOOTSTRAP", "PACKED", "packed"]
+__all__ = ["BOOTSTRAP", "PACKED", "UNPACKED", "packed"]
 
 #: Environment variable that holds the packed runtime.
 PACKED = "DASK_CLOUD_RUNTIME"
+#: Environment variable that says where it was unpacked, so that the machine leaves nothing behind.
+UNPACKED = "DASK_CLOUD_UNPACKED"
 
 #: What `python -c` runs in such an image: unpack the runtime, and become it (same process, so still the first).
 #: It keeps to what every Python 3 understands, so that a wrong one gets as far as saying so.
 BOOTSTRAP = f"""\
 import base64,json,os,sys,tempfile,zlib
 e=os.environ
-d=tempfile.mkdtemp(prefix="cloudruntime-")
+d=e["{UNPACKED}"]=tempfile.mkdtemp(prefix="cloudruntime-")
 p=os.path.join(d,"cloudruntime")
 os.mkdir(p)
 for n,s in json.loads(zlib.decompress(base64.b64decode(e.pop("{PACKED}"))).decode()).items():

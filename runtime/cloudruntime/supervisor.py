@@ -141,6 +141,7 @@ class Supervisor:
         if now >= self._deadline:
             say("Dask does not end by itself: killing it")
             self.dask.kill()
+            self._deadline = float("inf")
         elif self._cause is None and (due := self.life.due(now, epoch)) is not None:
             self._order(Ended(due), min(self._stop_s, END_S))
 
@@ -157,7 +158,7 @@ class Supervisor:
             if "started" in message:
                 self._started(message)
             if "ended" in message:
-                self.ended = Ended(Exit[message["ended"]], message.get("detail", ""))
+                self.ended = _as_said(message["ended"], message.get("detail", ""))
         self._wake.set()
 
     def _started(self, message: dict[str, Any]) -> None:
@@ -187,6 +188,13 @@ class Supervisor:
             hint = ": out of memory?" if -code == getattr(signal, "SIGKILL", 9) else ""
             return Ended(Exit.failed, f"the Dask process was killed by signal {-code}{hint}")
         return Ended(Exit.failed, f"the Dask process ended with code {code}; its error is above")
+
+
+def _as_said(reason: str, detail: str) -> Ended:
+    """The end that the Dask process names; a manager may give a reason in words of its own."""
+    if reason in Exit.__members__:
+        return Ended(Exit[reason], detail)
+    return Ended(Exit.asked, ", ".join(filter(None, [reason, detail])))
 
 
 def supervise(site: Site, door: socket.socket | None = None) -> Ended:

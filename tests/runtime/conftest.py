@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.0/8 is all ours on Linux only")
-
 NETWORK = f"127.{os.getpid() % 200 + 20}.{os.getpid() // 200 % 250}"
 HOSTS = itertools.count(2)
 PYTHON = (sys.executable, "-m", "cloudruntime")
@@ -113,6 +111,7 @@ class Machines:
             "DASK_CLOUD_SECRET": self.secrets.machine,
             "DASK_CLOUD_MACHINE": id,
             "DASK_CLOUD_ADDRESS": address,
+            "TMPDIR": str(self.folder),
             "DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "fork",
             **(environ or {}),
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import sys
 from contextlib import asynccontextmanager
 
 import pytest
@@ -136,6 +137,7 @@ async def test_another_clusters_certificate_is_refused(keys, tmp_path):
         assert await hears_nothing(port, stranger)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8")
 async def test_the_schedulers_front_leads_to_a_workers(keys, tls):
     """A worker's page is reached through two fronts, each with mutual TLS."""
     async with (

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -19,11 +20,14 @@ import pytest
 from cloudruntime import jupyter
 from cloudruntime.boot import Leases
 from cloudruntime.exits import Exit
+from cloudruntime.identity import ECS
 from cloudruntime.packing import BOOTSTRAP, PACKED, packed
 from cloudruntime.tls import context
 from distributed.core import rpc
 
 from cloudprovider.security import client_security
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8")
 
 RUNTIME = Path(__file__).parents[2] / "runtime"
 #: What a task does that never gives back the interpreter lock.
@@ -147,8 +151,6 @@ class TestCluster:
 
 def get(address, name, path, keys):
     """GET a page through a front."""
-    import socket
-
     tls = context(keys["client"], ssl.Purpose.SERVER_AUTH)
     with (
         socket.create_connection((address, 8787), timeout=10) as plain,
@@ -197,7 +199,7 @@ def test_the_last_copy_waits_for_somewhere_to_go(machines, connect):
 
 
 def test_a_cluster_ends_workers_first(machines, connect):
-    """A manager ends the whole cluster through its scheduler; every machine says so."""
+    """A manager ends the whole cluster through its scheduler, in words of its own; every machine says so."""
     scheduler = machines.start("scheduler")
     workers = [machines.start("worker", scheduler=scheduler, processes=k) for k in (1, 2)]
     client = connect(scheduler)
@@ -262,10 +264,10 @@ def test_a_scheduler_that_is_killed_is_waited_for_as_long_as_the_lease_says(mach
     with connect(scheduler) as client:
         client.wait_for_workers(2, timeout=20)
     os.killpg(scheduler.process.pid, signal.SIGKILL)
-
-    assert (Exit.scheduler_lost, "") == ended(lost)
     stopped.stop()
+
     assert (Exit.interrupted, "SIGTERM, not drained: the scheduler does not answer") == ended(stopped)
+    assert (Exit.scheduler_lost, "") == ended(lost)
 
 
 def test_a_worker_comes_back_to_its_scheduler(machines, connect):
@@ -419,7 +421,7 @@ class TestBadBoots:
         assert "warning: the client has dask 2024.1.1" in machine.log
 
     @pytest.mark.parametrize("minor", ["3.8", "3.9", "3.10", "3.12", "3.13", "3.14"])
-    def test_another_python(self, machines, minor):
+    def test_another_python(self, machines, minor, tmp_path):
         """Another Python minor ends the boot, naming both, however old it is and packed or not."""
         python = other_python(minor)
         mine = ".".join(map(str, sys.version_info[:3]))
@@ -431,6 +433,7 @@ class TestBadBoots:
         )
 
         code, line = machine.ends()
+        assert {f"{machine.id}.log"} == {path.name for path in tmp_path.iterdir()}, "it left something behind"
         assert Exit.versions == code, machine.log
         assert f"the client has python {mine}, this image has python {minor}." in line
 
@@ -444,8 +447,6 @@ class TestBadBoots:
 
     def test_an_address_that_is_taken(self, machines):
         """Two schedulers on one address: the second says so, and the first stays."""
-        import socket
-
         with socket.create_server(("127.98.0.1", 8786)):
             machine = machines.start("scheduler", environ={"DASK_CLOUD_ADDRESS": "127.98.0.1"})
 
@@ -464,12 +465,32 @@ def other_python(minor):
     return str(found[0])
 
 
+def test_a_machine_that_still_learns_who_it_is_can_be_stopped(machines):
+    """SIGTERM before there is a supervisor ends the machine at once, with a reason."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}/v4"
+        machine = machines.start("worker", scheduler="tls://127.0.0.1:1", environ={ECS: uri})
+        silent.settimeout(20)
+        with silent.accept()[0]:
+            machine.stop()
+
+            assert (Exit.interrupted, "SIGTERM") == ended(machine)
+
+
+def test_the_supervisor_stays_light():
+    """The first process imports no Dask, and so no user code."""
+    program = "import sys, cloudruntime.__main__, cloudruntime.supervisor; print('dask' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert "False" == out.stdout.strip()
+
+
 class TestPacked:
     """The runtime comes along where the image does not carry it."""
 
     def test_it_is_small(self):
-        """It fits into a task definition (64 KB) with room to spare, and into 16 KB of user data compressed."""
-        assert len(packed()) < 20_000
+        """It fits into a task definition (64 KB) with room to spare."""
+        assert len(packed()) < 24_000
         assert len(BOOTSTRAP) < 1_000
 
     def test_it_starts_where_there_is_none(self, machines, connect):
@@ -512,7 +533,7 @@ def test_dask_runs_without_forks(machines, connect):
     client = connect(scheduler)
 
     assert 3 == client.submit(sum, [1, 2]).result(timeout=30)
-    end(client)
+    client.shutdown()
     assert [(Exit.asked, "")] * 2 == [ended(machine) for machine in (worker, scheduler)]
 
 
