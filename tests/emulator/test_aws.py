@@ -289,7 +289,7 @@ def test_command_line_of_aws(emulated_aws):
     try:
         import awscli  # noqa: F401
     except ImportError:
-        pytest.skip("awscli is not installed: uv sync --group aws-cli")
+        pytest.skip("awscli is not installed")
     done = subprocess.run(command, check=False, capture_output=True, text=True)
 
     assert "cluster/cli" in done.stdout, done.stderr
