@@ -347,9 +347,9 @@ class ECSProvider(Provider):
         super().__init__(config, identity)
         self.aws = AWS(config.region)
         self._calls = Pace(20, 20)  # RunTask
-        self._launches = {
-            market: Pace(config.launch_burst, config.launch_rate) for market in ("spot", "on-demand")
-        }
+        # A call counts when it arrives, which no clock of ours knows: one call's machines stay in reserve.
+        burst = max(MAX_CREATE, config.launch_burst - MAX_CREATE)
+        self._launches = {market: Pace(burst, config.launch_rate) for market in ("spot", "on-demand")}
         self._landing: land.Landing | None = None
         self._boots: dict[str, Boot] = {}
         self._definitions: dict[str, str] = {}
@@ -422,6 +422,8 @@ class ECSProvider(Provider):
             for role, definition in zip(names.ROLES, definitions, strict=True)
         }
         self._group = next((group["GroupId"] for group in groups), None)
+        if self.config.allow_from is None and groups:
+            self.config = dataclasses.replace(self.config, allow_from=tuple(wire.sources_of(groups[0])))
         return Secrets(client=stored["Parameter"]["Value"])
 
     def boot(self, role: str) -> Boot:
