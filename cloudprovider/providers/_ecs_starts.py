@@ -24,17 +24,13 @@ if TYPE_CHECKING:
     from cloudprovider.providers._aws import AWS
     from cloudprovider.providers.ecs import TaskConfig
 
-__all__ = ["NameTakenError", "allow", "claim", "make_group", "pack", "patiently", "register", "store"]
+__all__ = ["allow", "claim", "make_group", "pack", "patiently", "register", "store"]
 
 #: Seconds in which a role that was just made becomes usable, the pause between tries, and how ECS says so.
 ROLE_S, ROLE_PAUSE_S = 45.0, 1.5
 NEW_ROLE = r"assume the (service linked )?role|service linked role|role is not valid"
 #: A name whose cluster has no machine is free again after this, and how long its group may take to go.
 LEFT_S, LEFT_PATIENCE_S = 900.0, 5.0
-
-
-class NameTakenError(CloudError):
-    """Somebody else has a cluster of this name."""
 
 
 def claim(
@@ -49,7 +45,7 @@ def claim(
 
     Raises
     ------
-    NameTakenError
+    CloudError
         When there is a cluster of that name, or was until just now.
     """
     if _put(aws, config, identity, "client", secret):
@@ -66,8 +62,8 @@ def claim(
     _put(aws, config, identity, "client", secret, overwrite=True)
 
 
-def _taken(name: str, owner: Identity | None, region: str) -> NameTakenError:
-    return NameTakenError(
+def _taken(name: str, owner: Identity | None, region: str) -> CloudError:
+    return CloudError(
         f"There is a cluster {name!r} in {region} already, of {owner.owner if owner else 'somebody'}. Attach "
         f"to it with from_name({name!r}), end it with `dask cloud sweep {name}`, or choose another name."
     )

@@ -217,7 +217,7 @@ class TaskConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class FargateConfig(TaskConfig):
-    """Options of `FargateCluster`.
+    """Options of `FargateCluster`, beside those of `TaskConfig` and `Config`.
 
     Parameters
     ----------
@@ -274,7 +274,9 @@ class FargateConfig(TaskConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ECSConfig(TaskConfig):
-    """Options of `ECSCluster`: an ECS cluster of yours, with container instances of its own.
+    """Options of `ECSCluster`, beside those of `TaskConfig` and `Config`.
+
+    It is an ECS cluster of yours, with container instances of its own.
 
     Parameters
     ----------
@@ -355,11 +357,12 @@ class ECSProvider(Provider):
         self._definitions: dict[str, str] = {}
         self._group: str | None = None
         self._public: dict[str, str] = {}
-        self._foreign = False
+        self._claimed: bool | None = None  # None: prepare() has not been tried
 
     def prepare(self, boots: Sequence[Boot], secrets: Secrets) -> tuple[Boot, ...]:
         """Find or make the landing, and make what the cluster owns before its first machine."""
-        self._foreign = True  # what there may be of this name is not ours before the first call
+        # What there may be of this name is not ours before it is claimed.
+        self._claimed = bool(self._claimed)
         if self.config.tunnel:
             from cloudprovider.providers import _ecs_tunnel
 
@@ -371,20 +374,15 @@ class ECSProvider(Provider):
             for b in boots
         )
         images = dict.fromkeys(boot.image for boot in made)
-        self._foreign = False
+        landing, *_ = side_by_side(
+            [
+                partial(land.find_or_make, self.aws, self.config),
+                partial(self._claim, secrets.client),
+                partial(starts.pack, made),
+                *(partial(require_image, image) for image in images),
+            ]
+        )
         mine = self.aws, self.config, self.identity
-        try:
-            landing, *_ = side_by_side(
-                [
-                    partial(land.find_or_make, self.aws, self.config),
-                    partial(starts.claim, *mine, self._where, secrets.client, self.list),
-                    partial(starts.pack, made),
-                    *(partial(require_image, image) for image in images),
-                ]
-            )
-        except starts.NameTakenError:
-            self._foreign = True
-            raise
         self._landing = landing
         new = [boot for boot in made if boot.role not in self._definitions]
         self._group, _, *definitions = side_by_side(
@@ -478,8 +476,8 @@ class ECSProvider(Provider):
 
     def sweep(self, cluster: str) -> Swept:
         """Remove everything of this cluster, machines first; the landing stays."""
-        if self._foreign and cluster == self.identity.name:
-            return Swept()  # it was there before us, and is somebody else's
+        if self._claimed is False and cluster == self.identity.name:
+            return Swept()  # the name may be somebody else's, and nothing under it is ours
         return ends.sweep(self.aws, self._where, cluster, partial(self.list, cluster), self.patience_s)
 
     def sweep_expired(self) -> tuple[str, ...]:
@@ -544,6 +542,11 @@ class ECSProvider(Provider):
         if self._landing is None:
             raise CloudError("Machines were ordered before prepare() or attach().")
         return self._landing
+
+    def _claim(self, secret: str) -> None:
+        """Take the cluster's name, and know that it is ours."""
+        starts.claim(self.aws, self.config, self.identity, self._where, secret, self.list)
+        self._claimed = True
 
     def _order(self, boot: Boot, count: int, market: str) -> tuple[Sequence[Machine], CloudError | None]:
         """Order on one market, 10 a call, several calls side by side; stop at the first refusal."""

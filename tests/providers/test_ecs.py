@@ -7,7 +7,14 @@ from contract import ProviderContract
 
 from cloudprovider.providers.ecs import ECSProvider, FargateConfig
 
-SMALL = {"worker_cpu": 0.25, "worker_memory": "0.5 GiB", "scheduler_cpu": 0.25, "scheduler_memory": "0.5 GiB"}
+SMALL = {
+    "worker_cpu": 0.25,
+    "worker_memory": "0.5 GiB",
+    "scheduler_cpu": 0.25,
+    "scheduler_memory": "0.5 GiB",
+    # A container's first process does not hear a SIGTERM that comes before it listens: it is then killed.
+    "task_definition_args": {"containerDefinitions": [{"stopTimeout": 5}]},
+}
 
 
 @pytest.mark.usefixtures("emulated_aws")

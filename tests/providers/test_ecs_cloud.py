@@ -150,6 +150,18 @@ def test_one_name_is_one_cluster_s(cloud):
     assert make("same").attach().client
 
 
+def test_name_that_could_not_be_claimed_is_not_swept(cloud):
+    """Who fails before the name is known to be theirs cleans up nothing under it."""
+    first = prepared("same")
+    machine = scheduler(first)
+    second = make("same")
+    with cloud.inject("denied", operation="PutParameter"), pytest.raises(CredentialsError):
+        prepare(second)
+
+    assert () == second.sweep("same").machines
+    assert [machine.id] == [m.id for m in first.list("same")]
+
+
 def test_name_of_a_cluster_that_died_is_free_again(cloud):
     """What a killed client left behind under a name does not stop the next start, once it is old."""
     dead = make("again")
