@@ -465,6 +465,33 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         elif refusal := await self._reconcile():
             raise refusal
 
+    def adapt(self, Adaptive: Any = None, **options: Any) -> Any:  # noqa: N803  (distributed's own name)
+        """Scale by the work there is, and by what machines cost here.
+
+        Parameters
+        ----------
+        Adaptive
+            A class of your own in place of `cloudprovider.adapt.CloudAdaptive`.
+        **options
+            Of that class: `minimum`, `maximum`, `interval`, `wait_count`, `target_duration`, `keep_paid`.
+
+        Raises
+        ------
+        ConfigError
+            For a wrong option, before anything scales.
+        """
+        from cloudprovider.adapt import CloudAdaptive
+
+        chosen = Adaptive or CloudAdaptive
+        # Dask keeps options from call to call; another class has others, and wrong ones are not kept.
+        before = dict(self._adaptive_options) if isinstance(self._adaptive, chosen) else {}
+        self._adaptive_options: dict[str, Any] = dict(before)
+        try:
+            return super().adapt(Adaptive=chosen, **options)
+        except ConfigError:
+            self._adaptive_options = before
+            raise
+
     async def scale_down(self, workers: Collection[str]) -> None:
         """Return the machines of these workers, drained first; names that are not ours are left alone.
 

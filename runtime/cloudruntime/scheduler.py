@@ -5,7 +5,7 @@ Operations that it adds to the Scheduler's, for managers and machines (`await sc
 `cloud_renew()`
     A manager is there: renews the lease as a connected client does. Returns `cloud_status()`.
 `cloud_status()`
-    Leases, clients, work, ended workers and versions, as JSON.
+    Leases, clients, ended workers, versions, and in `work` what is left to do and on whom, as JSON.
 `cloud_end(reason=...)`
     End the cluster: workers first, then the scheduler. Returns at once.
 `cloud_forget(name=...)`
@@ -33,6 +33,7 @@ from cloudruntime.channel import Channel
 from cloudruntime.exits import Exit
 from cloudruntime.tls import security
 from cloudruntime.watchdog import Facts
+from cloudruntime.work import work
 
 if TYPE_CHECKING:
     import socket
@@ -128,6 +129,7 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
             **dataclasses.asdict(self.facts()),
             "clients": self.clients(),
             "left": list(self.left),
+            "work": work(self.scheduler),
             "versions": versions.installed(self.site.boot.versions),
         }
 
