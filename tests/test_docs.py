@@ -13,6 +13,7 @@ import pytest
 from cloudprovider.cli import cloud
 from cloudprovider.compat import SHARED, TABLES
 from cloudprovider.config import Config
+from cloudprovider.prices import dated, fargate_rate
 from cloudprovider.providers.ecs import SIZES, ECSConfig, FargateConfig
 from cloudprovider.providers.local import LocalConfig
 
@@ -152,3 +153,20 @@ def test_the_readme_begins_with_two_commands():
     assert 1 == demo.count("\n") == tests.count("\n")
     assert demo.endswith("dask cloud demo\n")
     assert tests.endswith("pytest -q\n")
+
+
+def test_prices_in_the_guide_are_the_price_table_s():
+    """The guide's costs of an hour are what the dated price table says for us-east-1."""
+    guide = (ROOT / "docs" / "fargate.md").read_text("utf-8")
+    assert dated("fargate") in guide
+    rows = re.findall(
+        r"^\| (\d) vCPU, (\d+) GiB[^|]* \| \$([\d.]+) \| \$([\d.]+) \| \$([\d.]+) \| \$([\d.]+) \|$",
+        guide,
+        re.MULTILINE,
+    )
+    assert 3 == len(rows)
+    choices = [(a, m) for a in ("X86_64", "ARM64") for m in ("on-demand", "spot")]
+    for cpu, memory, *prices in rows:
+        size = float(cpu), float(memory)
+        rates = [fargate_rate("us-east-1", *choice, *size, public=True).per_hour for choice in choices]
+        assert [f"{rate:.3f}" for rate in rates] == prices
