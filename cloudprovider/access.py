@@ -22,7 +22,7 @@ from cloudprovider.sockets import keep_open
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-__all__ = ["own_address", "patient", "reach", "stay_patient"]
+__all__ = ["admitted", "own_address", "patient", "reach", "stay_patient"]
 
 logger = logging.getLogger("cloudprovider")
 
@@ -202,7 +202,7 @@ def _missing_rule(where: str, allowed: Collection[str], own: str | None) -> str:
     if own is None:
         admits = f"Its rules admit {rules}" if rules else "Its rules may not admit you"
         return f"{admits}; call cluster.allow() to admit the address you have now."
-    if not any(_inside(own, block) for block in allowed):
+    if not admitted(own, allowed):
         return (
             f"Your address is {own} now, but its rules admit only {rules}. "
             "Call cluster.allow(), or from_name, to admit the address you have now."
@@ -222,8 +222,10 @@ def _address(where: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None
         return None
 
 
-def _inside(address: str, block: str) -> bool:
-    return ipaddress.ip_address(address) in ipaddress.ip_network(block, strict=False)
+def admitted(address: str, blocks: Collection[str]) -> bool:
+    """Whether an address lies in one of some CIDR blocks."""
+    networks = (ipaddress.ip_network(block, strict=False) for block in blocks)
+    return any(ipaddress.ip_address(address) in network for network in networks)
 
 
 def _own_address_or_none() -> str | None:

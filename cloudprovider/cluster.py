@@ -7,6 +7,7 @@ import atexit
 import dataclasses
 import inspect
 import logging
+import math
 import operator
 import pickle
 import threading
@@ -16,8 +17,8 @@ import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from distributed.comm import CommClosedError
 from distributed.core import Status, rpc
-from distributed.deploy.cluster import Cluster
 
 from cloudprovider import access, security
 from cloudprovider.bill import Meter
@@ -36,6 +37,7 @@ from cloudprovider.fleet import Fleet
 from cloudprovider.progress import shown
 from cloudprovider.provider import Machine, Provider, State, contact
 from cloudprovider.timeline import Timeline, timeline
+from cloudprovider.watching import WatchingCluster
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Generator
@@ -52,11 +54,13 @@ BUSY_S, QUIET_S = 0.5, 2.0
 RENEW_S = 20.0
 #: Seconds that a start waits for workers after the scheduler has answered.
 WELCOME_S = 5.0
+#: Seconds of one try to reach a scheduler again.
+AGAIN_S = 10.0
 #: Seconds the scheduler may take to end every machine when asked over its own connection.
 GOODBYE_S = 10.0
 
 
-class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
+class CloudCluster(WatchingCluster):
     """A Dask cluster on any provider; each cloud's class sets `config_class` and `provider_class`.
 
     Parameters
@@ -111,6 +115,8 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         self._tunnel: Any = None
         self._client_secret = ""
         self._renewed = 0.0
+        self._ended: CloudError | None = None
+        self._complaint = ""
         self._meter = Meter()
         self._swept = threading.Event()
         super().__init__(asynchronous=asynchronous, loop=loop, name=self.identity.name, quiet=True)
@@ -268,6 +274,7 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         return await asyncio.shield(call)
 
     async def _find(self) -> None:
+        asked = self.config.allow_from is not None
         self.provider = type(self).provider_class(self.config, self.identity)
         secrets = await self._call(self.provider.attach)
         self.identity = self.provider.identity
@@ -285,6 +292,26 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
             )
         self._new_fleet()
         self._the_fleet.adopt(m for m in machines if m.role == "worker")
+        await self._admit(asked=asked)
+
+    async def _admit(self, *, asked: bool) -> None:
+        """Let in who attaches: what `allow_from` says, else our present address beside those that are in."""
+        there = self.config.sources()
+        if not self.config.public or self.config.tunnel or not there:
+            return
+        if not asked:
+            try:
+                own = await asyncio.to_thread(access.own_address)
+            except AccessError as error:
+                logger.info("%s", error)
+                return
+            if access.admitted(own, there):
+                return
+            self.events.emit(
+                Phase.access, f"Admitting your present address, {own}, beside {', '.join(there)}."
+            )
+            there = (*there, own)
+        await self._allow(there)
 
     def _new_fleet(self) -> None:
         self.fleet = Fleet(self._cloud, self._worker_boot, self.events, start_timeout_s=self._start_timeout_s)
@@ -325,18 +352,37 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         for machine in await self._call(self._cloud.describe, [self._scheduler.id]):
             self.scheduler_machine = machine
             if machine.state is State.gone:
-                logs = await self._call(self._cloud.logs, machine.id, 20)
-                raise self._cloud.diagnosis(machine, logs)
+                raise await self._over(machine)
+
+    async def _over(self, machine: Machine) -> CloudError:
+        """Why there is no scheduler: it never was up, or it has ended."""
+        if self.status != Status.running:
+            logs = await self._call(self._cloud.logs, machine.id, 20)
+            return self._cloud.diagnosis(machine, logs)
+        self._ended = CloudError(
+            f"The scheduler {machine.id} has ended ({machine.reason or 'no reason given'}), and with it all "
+            f"that {self._where} knew. close() removes the rest; then start another."
+        )
+        self.events.emit(Phase.lost, str(self._ended), machine=machine.id, reason=machine.reason)
+        return self._ended
 
     async def _connect(self, deadline: float) -> None:
-        """Reach the scheduler while watching that its machine lives."""
-        watching = asyncio.ensure_future(self._watch_scheduler())
         address = await self._reachable_address()
+        await self._reach(address, deadline - asyncio.get_running_loop().time())
+        self.scheduler_comm = rpc(address, connection_args=self.security.get_connection_args("client"))
+        self.events.emit(Phase.connected, f"The scheduler answers at {address}.", machine=self._scheduler.id)
+
+    async def _reach_again(self) -> None:
+        await self._reach(self.scheduler_comm.address, AGAIN_S)
+
+    async def _reach(self, address: str, within: float) -> None:
+        """Wait until the scheduler answers, while watching that its machine lives."""
+        watching = asyncio.ensure_future(self._watch_scheduler())
         reaching = asyncio.ensure_future(
             access.reach(
                 address,
                 self.security,
-                within=deadline - asyncio.get_running_loop().time(),
+                within=within,
                 allowed=self.config.sources(),
                 running=lambda: self._scheduler.state is State.running,
             )
@@ -352,8 +398,6 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         finally:
             reaching.cancel()
             watching.cancel()
-        self.scheduler_comm = rpc(address, connection_args=self.security.get_connection_args("client"))
-        self.events.emit(Phase.connected, f"The scheduler answers at {address}.", machine=self._scheduler.id)
 
     async def _reachable_address(self) -> str:
         machine = self._scheduler
@@ -377,28 +421,39 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
 
     async def _manage(self) -> None:
         """Reconcile when woken, and every so often; renew the lease; survive whatever a pass raises."""
-        while self.status == Status.running:
+        while self.status == Status.running and self._ended is None:
             fleet = self._the_fleet
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._waker.wait(), BUSY_S if fleet.waiting else QUIET_S)
             self._waker.clear()
             try:
+                await self.look_again(self._reach_again)  # who does not see Dask decides nothing
                 await self._reconcile()
                 await self._renew()
+                self._complain(None)
             except (CloudError, OSError) as error:
-                logger.warning("%s", error)
+                self._complain(error)
             access.stay_patient(self, seconds(self.config.network_timeout, "network_timeout"))
 
     async def _reconcile(self) -> CloudError | None:
         """One pass of the fleet; returns why it got fewer machines than are missing."""
-        if self.status in (Status.closing, Status.closed):
-            return None
+        if self._ended or self.status in (Status.closing, Status.closed):
+            return self._ended
         async with self._lock:
             gone = set(self._the_fleet.ended)
             refusal: CloudError | None = await self._call(self._the_fleet.reconcile, self._arrived())
             lost = set(self._the_fleet.ended) - gone
             await self._forget(lost)
             return refusal
+
+    def _complain(self, error: Exception | None) -> None:
+        """Say what a pass met, once while it stays the same."""
+        said, self._complaint = self._complaint, str(error or "")
+        if error is None or said == self._complaint:
+            return
+        logger.warning("%s", error)
+        if isinstance(error, AccessError):
+            self.events.emit(Phase.network, str(error))
 
     async def _forget(self, lost: Collection[str]) -> None:
         """Tell the scheduler at once which workers the cloud says are gone."""
@@ -458,6 +513,8 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         return asyncio.ensure_future(scaled) if inspect.iscoroutine(scaled) else scaled
 
     async def _scale(self, n: int) -> None:
+        if self._ended:
+            raise self._ended
         fleet = self._the_fleet
         fleet.ask(self._machines_for(n))
         if (surplus := -fleet.missing) > 0:
@@ -575,16 +632,24 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         return self.requested | set(planned)
 
     async def _wait_for_workers(self, n_workers: int = 0, timeout: Any = None) -> None:  # noqa: ASYNC109  distributed's
-        """Wait as distributed does, but end with the reason when the fleet has stopped ordering."""
-        waiting = asyncio.ensure_future(super()._wait_for_workers(n_workers, timeout))
-        try:
-            while not waiting.done():
-                await asyncio.wait({waiting}, timeout=0.2)
-                if not waiting.done() and self._the_fleet.failure:
-                    raise self._the_fleet.failure
-            await waiting
-        finally:
-            waiting.cancel()
+        """Wait as distributed does, past a broken connection, but end with the reason when none will come."""
+        loop = asyncio.get_running_loop()
+        deadline, left = loop.time() + (seconds(timeout, "timeout") if timeout else math.inf), timeout
+        while True:
+            waiting = asyncio.ensure_future(super()._wait_for_workers(n_workers, left))
+            try:
+                while not waiting.done():
+                    await asyncio.wait({waiting}, timeout=0.2)
+                    if not waiting.done() and (failure := self._ended or self._the_fleet.failure):
+                        raise failure
+                await waiting
+            except CommClosedError:
+                await asyncio.sleep(BUSY_S)
+                left = max(0.1, deadline - loop.time()) if timeout else None
+            else:
+                return
+            finally:
+                waiting.cancel()
 
     # -- access ------------------------------------------------------------------------------------------
 
@@ -740,7 +805,7 @@ class CloudCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         """
         watched = self._watch_worker_status_comm
         connected = watched is not None and not watched.closed()
-        if self.scheduler_comm is not None:
+        if self.scheduler_comm is not None and self._ended is None:
             with suppress(OSError, TimeoutError):
                 await asyncio.wait_for(self.scheduler_comm.terminate(), GOODBYE_S)
                 connected = True

@@ -27,6 +27,7 @@ class Phase(enum.StrEnum):
     placed = enum.auto()
     arrived = enum.auto()
     connected = enum.auto()
+    network = enum.auto()
     refused = enum.auto()
     interrupted = enum.auto()
     lost = enum.auto()
