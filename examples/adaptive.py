@@ -14,9 +14,9 @@ def simulate(seed: int) -> float:
 def main() -> None:
     """Let the work decide how many machines there are."""
     with FargateCluster(worker_cpu=1, worker_memory="2 GiB") as cluster, cluster.get_client() as client:
-        # A machine is given back when `wait_count` looks in a row, `interval` apart, find it idle: here after
-        # 2 seconds, so that you see it. Machines bill for a minute at least: leave the default, or wait longer.
-        cluster.adapt(minimum=0, maximum=4, interval="500ms", wait_count=4)
+        # By default a machine is ordered when enough of what it will bill is work, and stays for the minute
+        # that bills anyway. These options are for seeing all of it in seconds:
+        cluster.adapt(minimum=0, maximum=4, interval="500ms", target_duration="1s", keep_paid=False)
         print(f"{len(cluster.workers)} workers before the work.")
         futures = client.map(simulate, range(40))
         most = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -100,7 +101,7 @@ def test_adaptive(cloud):
     """Workers come with the work and go with it."""
     said = output(EXAMPLES / "adaptive.py").splitlines()
     assert "0 workers before the work." == said[0]
-    assert "The sum is 390, by up to 4 workers." == said[1]
+    assert re.fullmatch(r"The sum is 390, by up to [234] workers\.", said[1])
     assert "0 workers after it." == said[2]
     assert [] == left(cloud)
 
