@@ -94,6 +94,7 @@ class CloudAdaptive(Adaptive):  # type: ignore[misc]  # distributed is untyped
         self._unlisten: Callable[[], None] = _nothing
         self.state = "inactive"
         minimum, maximum = _bounds(minimum, maximum)
+        _in_machines(minimum, maximum, cluster.config.worker_processes)
         _refuse_others(others)
         if wait_count is not None and (not isinstance(wait_count, int) or wait_count < 1):
             raise ConfigError(f"wait_count={wait_count!r} must be a whole number, 1 or more.")
@@ -171,14 +172,7 @@ class CloudAdaptive(Adaptive):  # type: ignore[misc]  # distributed is untyped
         return int(self.cluster.config.worker_processes)
 
     def _rules(self) -> Rules:
-        per_machine = self._per_machine
-        least = -(-self.minimum // per_machine)
-        most = self.maximum if math.isinf(self.maximum) else self.maximum // per_machine
-        if least > most:
-            raise ConfigError(
-                f"adapt(minimum={self.minimum}, maximum={self.maximum}): machines here have {per_machine} "
-                "workers each, and no number of them is within these bounds."
-            )
+        least, most = _in_machines(self.minimum, self.maximum, self._per_machine)
         patience = {} if self._patience_s is None else {"patience_s": self._patience_s}
         return Rules(
             minimum=least, maximum=most, target_s=self._target_s, keep_paid=self._keep_paid, **patience
@@ -327,6 +321,18 @@ def _bounds(minimum: int | None, maximum: float | None) -> tuple[int, float]:
         raise ConfigError(f"adapt(maximum={most!r}): it must be a whole number, or math.inf.")
     if least > most:
         raise ConfigError(f"adapt(minimum={least}, maximum={most}): the minimum is above the maximum.")
+    return least, most
+
+
+def _in_machines(minimum: int, maximum: float, per_machine: int) -> tuple[int, float]:
+    """The same bounds in whole machines."""
+    least = -(-minimum // per_machine)
+    most = maximum if math.isinf(maximum) else maximum // per_machine
+    if least > most:
+        raise ConfigError(
+            f"adapt(minimum={minimum}, maximum={maximum}): machines here have {per_machine} workers each, "
+            "and no number of them is within these bounds."
+        )
     return least, most
 
 
