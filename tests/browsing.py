@@ -113,6 +113,8 @@ async def chromium(profile: Path) -> AsyncIterator[Browser]:
             await connection.write_message(json.dumps({"id": 0, "method": "Browser.close"}))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), 10)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(_ended(connection), 5)
         finally:
             connection.close()
             draining.cancel()
@@ -120,6 +122,12 @@ async def chromium(profile: Path) -> AsyncIterator[Browser]:
         if process.returncode is None:
             process.send_signal(signal.SIGKILL)
             await process.wait()
+
+
+async def _ended(connection: websocket.WebSocketClientConnection) -> None:
+    """Read until the other end has closed, which closes this one too."""
+    while await connection.read_message() is not None:
+        pass
 
 
 async def _devtools(process: asyncio.subprocess.Process) -> str:
