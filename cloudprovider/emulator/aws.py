@@ -51,6 +51,9 @@ WARM = {
     "sts": "GetCallerIdentity",
 }
 
+#: Services that start and end EC2 instances.
+HOSTS = ("ec2", "autoscaling")
+
 Answer = tuple[int, dict[str, str], bytes]
 
 
@@ -220,7 +223,10 @@ class AWS:
         if own and (handler := own.handler(request.operation)):
             content, kind = wire.json_answer(request, handler(request))
             return self._checked(request, (200, {"Content-Type": kind}, content))
-        return self._checked(request, self._moto.call(method, path, headers, body, caller))
+        answer = self._moto.call(method, path, headers, body, caller)
+        if request.service in HOSTS and not request.operation.startswith("Describe"):
+            self.ecs.instances.watch()
+        return self._checked(request, answer)
 
     def _checked(self, request: Request, answer: Answer) -> Answer:
         status, fields, content = answer

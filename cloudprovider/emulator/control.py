@@ -29,6 +29,7 @@ ACTIONS = {
     ("POST", "images"): "_add_image",
     ("POST", "reset"): "_reset",
     ("POST", "machines"): "_harm",
+    ("POST", "container-instances"): "_add_container_instance",
     ("GET", "ecs"): "_metadata",
 }
 MANIFEST = re.compile(r"/v2/(.+)/manifests/([^/]+)")
@@ -79,6 +80,9 @@ class Control:
     def _add_image(self, _: str, given: dict[str, Any]) -> Any:
         self._aws.account.images.add(**given)
         return {}
+
+    def _add_container_instance(self, _: str, given: dict[str, Any]) -> Any:
+        return {"id": self._aws.ecs.instances.add(**given)}
 
     def _reset(self, _: str, given: dict[str, Any]) -> Any:
         self._cloud.reset(**given)

@@ -47,6 +47,12 @@ class LiveEC2(EC2Backend):  # type: ignore[misc]
 
     network = ipaddress.IPv4Network("127.31.0.0/16")
 
+    def __init__(self, region_name: str, account_id: str) -> None:
+        super().__init__(region_name, account_id)
+        for image in self.amis.values():
+            # "The value is Windows for Windows AMIs; otherwise blank": API_Image
+            image.platform = "Windows" if str(image.platform).lower() == "windows" else None
+
     def create_default_vpc(self) -> Any:
         """The VPC that every account has in every region: a public subnet in each zone."""
         vpc = self.create_vpc(str(self.network), is_default=True)

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 from cloudprovider.emulator import ecs_checks
 from cloudprovider.emulator.account import ACCOUNT
 from cloudprovider.emulator.ecs_checks import client_error, invalid
+from cloudprovider.emulator.ecs_instances import Instances, cluster_instances, is_managed
 from cloudprovider.emulator.ecs_life import Life
+from cloudprovider.emulator.ecs_pages import PAGE, page
+from cloudprovider.emulator.ecs_placement import Placement
 from cloudprovider.emulator.ecs_task import Container, Task
 from cloudprovider.emulator.profiles import Bucket
 from cloudprovider.emulator.wire import AWSError
@@ -20,13 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from cloudprovider.emulator.account import Account
+    from cloudprovider.emulator.ecs_placement import Instance
     from cloudprovider.emulator.wire import Request
 
 MARKETS = {"FARGATE": "on-demand", "FARGATE_SPOT": "spot"}
 NO_CAPACITY = (
     "Capacity is unavailable at this time. Please try again later or in a different availability zone"
 )
-PAGE = 100  # DescribeTasks, ListTasks: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/
 REMEMBERED_S = 3600.0  # "Stopped tasks are shown for at least an hour": API_DescribeTasks
 TOKEN_S = 24 * 3600.0  # how long a clientToken is remembered
 
@@ -42,12 +45,13 @@ class ECS:
     def __init__(self, account: Account) -> None:
         self._account = account
         self.life = Life(account)
+        self.instances = Instances(account, self.life, self.tasks)
         self._tokens: dict[tuple[str, str, str], _Remembered] = {}
         self._launches: dict[tuple[str, str], Bucket] = {}
 
     def handler(self, operation: str) -> Callable[[Request], Document] | None:
         """What answers an operation; None when moto does."""
-        return {
+        own = {
             "RunTask": self.run_task,
             "StopTask": self.stop_task,
             "DescribeTasks": self.describe_tasks,
@@ -56,6 +60,7 @@ class ECS:
             "ListTaskDefinitionFamilies": self.list_task_definition_families,
             "ListTaskDefinitions": self.list_task_definitions,
         }.get(operation)
+        return own or self.instances.handler(operation)
 
     def check(self, request: Request) -> None:
         """Refuse what AWS refuses and moto does not."""
@@ -95,24 +100,34 @@ class ECS:
         order = self._order(request, parameters)
         count = parameters.get("count", 1)
         markets = self._markets(order, count)
-        self._take_launches(request, markets)
-        tasks: list[Task] = []
-        failures: list[Document] = []
-        for provider in markets:
-            if self._room(MARKETS[provider or "FARGATE"], order.size.vcpus):
-                tasks.append(self._make(request, order, provider))
-            else:
-                failures.append({"reason": NO_CAPACITY})
+        if order.own:
+            tasks, failures = self._on_instances(request, order, markets)
+        else:
+            tasks, failures = self._on_fargate(request, order, markets)
         if token[-1]:
             self._tokens[token] = _Remembered(time.time(), _fingerprint(parameters), tasks, failures)
-        for task in tasks:
-            self.life.begin(task)
+        self._begin(tasks, order)
         return {"tasks": [task.describe() for task in tasks], "failures": failures}
 
     def start_task(self, request: Request) -> Document:
-        """StartTask: there are no container instances to start tasks on."""
-        instances = (request.parameters or {})["containerInstances"]
-        return {"tasks": [], "failures": [{"arn": arn, "reason": "MISSING"} for arn in instances]}
+        """StartTask: a task on each of the container instances that the call names."""
+        parameters = dict(request.parameters or {})
+        names = parameters.pop("containerInstances")
+        order = self._order(request, {**parameters, "launchType": "EC2"})
+        hosts = cluster_instances(request.region, order.cluster.name)
+        tasks: list[Task] = []
+        failures: list[Document] = []
+        for name in names:
+            host = hosts.get(name.rpartition("/")[2])
+            reason = "MISSING" if host is None else order.placement.refusal(host, list(self.tasks()))
+            if host is None or reason:
+                failures.append(
+                    {"arn": name if host is None else host.container_instance_arn, "reason": reason}
+                )
+            else:
+                tasks.append(self._make(request, order, None, host))
+        self._begin(tasks, order)
+        return {"tasks": [task.describe() for task in tasks], "failures": failures}
 
     def stop_task(self, request: Request) -> Document:
         """StopTask: SIGTERM now, SIGKILL at the stop timeout."""
@@ -154,17 +169,17 @@ class ECS:
         if "startedBy" in parameters and others:
             raise invalid("startedBy cannot be combined with other filters.")
         wanted = [task for task in self._of(request, cluster).values() if _listed(task, parameters)]
-        return _page("taskArns", [task.task_arn for task in wanted if self._visible(task)], parameters)
+        return page("taskArns", [task.task_arn for task in wanted if self._visible(task)], parameters)
 
     def list_task_definitions(self, request: Request) -> Document:
         """ListTaskDefinitions: a hundred a page."""
         parameters = request.parameters or {}
-        return _page("taskDefinitionArns", self._backend(request).definitions(parameters), parameters)
+        return page("taskDefinitionArns", self._backend(request).definitions(parameters), parameters)
 
     def list_task_definition_families(self, request: Request) -> Document:
         """ListTaskDefinitionFamilies: a hundred a page."""
         parameters = request.parameters or {}
-        return _page("families", self._backend(request).families(parameters), parameters)
+        return page("families", self._backend(request).families(parameters), parameters)
 
     # -- how -------------------------------------------------------------------------------------------
 
@@ -198,6 +213,11 @@ class ECS:
             raise AWSError(
                 "ClusterContainsTasksException", "The Cluster cannot be deleted while Tasks are active."
             )
+        if any(one.status != "INACTIVE" for one in cluster_instances(request.region, cluster.name).values()):
+            raise AWSError(
+                "ClusterContainsContainerInstancesException",
+                "The Cluster cannot be deleted while Container Instances are active or draining.",
+            )
 
     def _remembered(self, token: tuple[str, str, str], parameters: Mapping[str, Any]) -> Document | None:
         known = self._tokens.get(token)
@@ -216,8 +236,7 @@ class ECS:
         definition = self._definition(request, parameters["taskDefinition"])
         names = [container["name"] for container in definition.container_definitions]
         ecs_checks.check_order(parameters, names)
-        network = ecs_checks.check_network(parameters, self._network(request))
-        order = _Order(parameters, cluster, definition, network)
+        order = _Order(parameters, cluster, definition, self._network(request))
         age = max((fault.seconds for fault in self._account.faults.of("role-propagation")), default=0.0)
         for role in filter(None, (order.execution_role, order.task_role)):
             ecs_checks.check_role(ACCOUNT, role, age, time.time())
@@ -252,9 +271,50 @@ class ECS:
                     "The specified capacity provider strategy cannot contain a capacity provider that is not "
                     "associated with the cluster. Associate the capacity provider with the cluster and try again."
                 )
-            if item["capacityProvider"] not in MARKETS:
-                raise client_error("No Container Instances were found in your capacity provider.")
         return list(_spread(strategy, count))
+
+    def _on_fargate(
+        self, request: Request, order: _Order, providers: list[str | None]
+    ) -> tuple[list[Task], list[Document]]:
+        self._take_launches(request, providers)
+        tasks: list[Task] = []
+        failures: list[Document] = []
+        for provider in providers:
+            if self._room(MARKETS[provider or "FARGATE"], order.size.vcpus):
+                tasks.append(self._make(request, order, provider))
+            else:
+                failures.append({"reason": NO_CAPACITY})
+        return tasks, failures
+
+    def _on_instances(
+        self, request: Request, order: _Order, providers: list[str | None]
+    ) -> tuple[list[Task], list[Document]]:
+        """As many tasks as the cluster's own capacity has room for, and why not more: a failure an instance."""
+        where = {provider: (request.region, order.cluster.name, provider) for provider in providers}
+        managed = {
+            provider: bool(provider and is_managed(request.region, provider)) for provider in providers
+        }
+        for provider, capacity in where.items():
+            if not managed[provider] and not self.instances.of(*capacity):
+                what = "capacity provider" if provider else "cluster"
+                raise invalid(f"No Container Instances were found in your {what}.")
+        tasks: list[Task] = []
+        failures: dict[str, Document] = {}
+        for provider in providers:
+            host = self.instances.choose(where[provider], order.placement)
+            if host is not None or managed[provider]:
+                tasks.append(self._make(request, order, provider, host))
+            else:
+                some = self.instances.failures(where[provider], order.placement)
+                failures |= {failure["arn"]: failure for failure in some}
+        return tasks, list(failures.values())
+
+    def _begin(self, tasks: list[Task], order: _Order) -> None:
+        for task in tasks:
+            if task.subnet:
+                self.life.begin(task)
+            else:
+                self.instances.wait(task, order.placement)
 
     def _take_launches(self, request: Request, providers: list[str | None]) -> None:
         rate = self._account.profile.launches
@@ -268,7 +328,9 @@ class ECS:
                 raise AWSError("ThrottlingException", "Rate exceeded.")
 
     def _room(self, market: str, vcpus: float) -> bool:
-        running = [task for task in self.tasks() if task.market == market and not task.stopped]
+        running = [
+            task for task in self.tasks() if task.market == market and not task.own and not task.stopped
+        ]
         quota = self._account.faults.market("quota", market)
         if quota and sum(task.size.vcpus for task in running) + vcpus > quota.room:
             raise AWSError(
@@ -282,10 +344,10 @@ class ECS:
             return fault.room >= 0
         return True
 
-    def _make(self, request: Request, order: _Order, provider: str | None) -> Task:
+    def _make(
+        self, request: Request, order: _Order, provider: str | None, host: Instance | None = None
+    ) -> Task:
         id = uuid.uuid4().hex
-        subnet = self._network(request).get_subnet(self._account.chance.choice(order.network["subnets"]))
-        architecture = (order.definition.runtime_platform or {}).get("cpuArchitecture", "X86_64")
         task = Task(
             id=id,
             region=request.region,
@@ -295,23 +357,26 @@ class ECS:
             task_definition_arn=order.definition.arn,
             family=order.definition.family,
             size=order.size,
-            launch_type="FARGATE",
-            capacity_provider=provider,
-            market=MARKETS[provider or "FARGATE"],
-            architecture=architecture,
-            subnet=subnet.id,
-            zone=subnet.availability_zone,
+            launch_type="EC2" if order.own else "FARGATE",
+            capacity_provider=provider or (host.capacity_provider if host else None),
+            market=MARKETS.get(provider or "FARGATE", "on-demand"),
+            architecture=order.placement.architecture,
             groups=tuple(order.network.get("securityGroups", [])),
             public=order.network.get("assignPublicIp", "DISABLED") == "ENABLED",
             containers=order.containers(request, id),
             overrides=order.overrides,
             execution_role=order.execution_role,
             task_role=order.task_role,
-            group=order.parameters.get("group") or f"family:{order.definition.family}",
+            group=order.group,
             started_by=order.parameters.get("startedBy", ""),
             tags=order.tags(),
             execute_command=bool(order.parameters.get("enableExecuteCommand")),
         )
+        if host is not None:
+            task.settle(host, order.placement.subnet(host, self._account.chance))
+        elif not order.own:
+            task.subnet = self._account.chance.choice(order.network["subnets"])
+            task.zone = order.placement.subnets[task.subnet]
         self._backend(request).tasks.setdefault(order.cluster.name, {})[task.task_arn] = task
         task.enter("PROVISIONING", "createdAt")
         return task
@@ -330,15 +395,22 @@ class _Remembered:
 class _Order:
     """What one RunTask asks for."""
 
-    def __init__(self, parameters: Mapping[str, Any], cluster: Any, definition: Any, network: Any) -> None:
+    def __init__(self, parameters: Mapping[str, Any], cluster: Any, definition: Any, ec2: Any) -> None:
         self.parameters = parameters
         self.cluster = cluster
         self.definition = definition
-        self.network = network
+        self.own = self._is_own()
+        ecs_checks.check_launch(definition, own=self.own)
+        self.network = ecs_checks.check_network(parameters, ec2, own=self.own)
         self.overrides: Mapping[str, Any] = parameters.get("overrides") or {}
         storage = self.overrides.get("ephemeralStorage") or definition.ephemeral_storage
         cpu = self.overrides.get("cpu") or definition.cpu
-        self.size = ecs_checks.fargate_size(cpu, self.overrides.get("memory") or definition.memory, storage)
+        memory = self.overrides.get("memory") or definition.memory
+        if self.own:
+            self.size = ecs_checks.own_size(cpu, memory, definition.container_definitions)
+        else:
+            self.size = ecs_checks.fargate_size(cpu, memory, storage)
+        self.placement = self._placement(ec2)
         self.execution_role = self._role("executionRoleArn", "execution_role_arn")
         self.task_role = self._role("taskRoleArn", "task_role_arn")
         if parameters.get("enableExecuteCommand") and not self.task_role:
@@ -351,14 +423,42 @@ class _Order:
     def strategy(self) -> list[Mapping[str, Any]]:
         """The capacity provider strategy: the call's, or else the cluster's."""
         if self.parameters.get("launchType"):
-            if self.parameters["launchType"] != "FARGATE":
-                raise invalid("No Container Instances were found in your cluster.")
             return []
         own = self.parameters.get("capacityProviderStrategy")
-        strategy = own or self.cluster.default_capacity_provider_strategy or []
-        if not strategy:
-            raise invalid("No Container Instances were found in your cluster.")
-        return list(strategy)
+        return list(own or self.cluster.default_capacity_provider_strategy or [])
+
+    def _is_own(self) -> bool:
+        """Whether its tasks run on the cluster's container instances: what else is said is Fargate."""
+        providers = {item["capacityProvider"] for item in self.strategy}
+        if providers & set(MARKETS) and providers - set(MARKETS):
+            raise invalid(
+                "The specified capacity provider strategy cannot contain both Fargate capacity providers and "
+                "Auto Scaling group capacity providers."
+            )
+        return not providers & set(MARKETS) if providers else self.parameters.get("launchType") != "FARGATE"
+
+    def _placement(self, ec2: Any) -> Placement:
+        zones = {id: ec2.get_subnet(id).availability_zone for id in self.network["subnets"]}
+        constraints = [
+            *(self.definition.placement_constraints or []),
+            *self.parameters.get("placementConstraints", []),
+        ]
+        for one in constraints:
+            if one["type"] != "distinctInstance":
+                raise AWSError("NotImplemented", f"The emulated ECS has no constraint {one['type']}.", 501)
+        return Placement(
+            size=self.size,
+            architecture=(self.definition.runtime_platform or {}).get("cpuArchitecture", "X86_64"),
+            subnets=zones,
+            group=self.group,
+            strategy=self.parameters.get("placementStrategy", ()),
+            constraints=constraints,
+        )
+
+    @property
+    def group(self) -> str:
+        """The task group: the call's, or else the family."""
+        return self.parameters.get("group") or f"family:{self.definition.family}"
 
     def containers(self, request: Request, id: str) -> list[Container]:
         """The containers of one task."""
@@ -392,27 +492,10 @@ def _listed(task: Task, parameters: Mapping[str, Any]) -> bool:
         and parameters.get("family", task.family) == task.family
         and parameters.get("startedBy", task.started_by) == task.started_by
         and parameters.get("launchType", task.launch_type) == task.launch_type
-        and not {"serviceName", "containerInstance"} & set(parameters)
+        and "serviceName" not in parameters
+        and parameters.get("containerInstance", "").rpartition("/")[2]
+        in ("", task.host.id if task.host else None)
     )
-
-
-def _page(name: str, arns: list[str], parameters: Mapping[str, Any]) -> Document:
-    size = parameters.get("maxResults", PAGE)
-    if not 1 <= size <= PAGE:
-        raise invalid(f"maxResults must be between 1 and {PAGE}.")
-    start = _offset(parameters.get("nextToken"))
-    answer: Document = {name: arns[start : start + size]}
-    if start + size < len(arns):
-        answer["nextToken"] = f"offset-{start + size}"
-    return answer
-
-
-def _offset(token: str | None) -> int:
-    if token is None:
-        return 0
-    if not token.startswith("offset-"):
-        raise invalid("Invalid token.")
-    return int(token.removeprefix("offset-"))
 
 
 def _spread(strategy: list[Mapping[str, Any]], count: int) -> Iterator[str]:

@@ -36,9 +36,8 @@ def resource_failure(what: str) -> BootFailure:
 
 def check_way_out(task: Task, network: Any, service: str) -> None:
     """Raise when a task cannot reach a service of AWS that its start needs."""
-    if ec2.has_way_out(network, task.subnet, public=task.public) or service in ec2.endpoints(
-        network, task.subnet
-    ):
+    subnet, public = task.way
+    if ec2.has_way_out(network, subnet, public=public) or service in ec2.endpoints(network, subnet):
         return
     if service == "logs":
         raise resource_failure(
@@ -62,8 +61,9 @@ def check_image(account: Account, task: Task, network: Any, container: Container
     registry, _, rest = name.partition("/")
     repository, _, tag = rest.rpartition(":")
     head = f"CannotPullContainerError: pull image manifest has been retried 5 time(s): failed to resolve ref {name}"
-    if not ec2.has_way_out(network, task.subnet, public=task.public) and "ecr.dkr" not in ec2.endpoints(
-        network, task.subnet
+    subnet, public = task.way
+    if not ec2.has_way_out(network, subnet, public=public) and "ecr.dkr" not in ec2.endpoints(
+        network, subnet
     ):
         url = f"https://{registry}/v2/{repository}/manifests/{tag}"
         raise BootFailure(f'{head}: failed to do request: Head "{url}": dial tcp: i/o timeout')
@@ -150,6 +150,8 @@ def _of_secrets_manager(task: Task, arn: str, region: str, key: str, stage: str,
 
 
 def _check_permission(task: Task, action: str, arn: str, head: str) -> None:
+    if task.own and not task.execution_role:
+        return  # the container instance's own role does it
     role = roles.find(task.account, task.execution_role)
     if role is not None and roles.allows(roles.policies(role), action, arn):
         return

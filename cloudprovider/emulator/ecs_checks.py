@@ -1,4 +1,4 @@
-"""What ECS refuses before anything happens: definitions and orders that cannot work on Fargate."""
+"""What ECS refuses before anything happens: definitions and orders that cannot work."""
 
 from __future__ import annotations
 
@@ -105,6 +105,23 @@ def fargate_size(cpu: str | None, memory: str | None, storage: Mapping[str, int]
     return size
 
 
+def own_size(cpu: str | None, memory: str | None, containers: Sequence[Mapping[str, Any]]) -> Size:
+    """What a task takes of a container instance: what its definition says, or else its containers."""
+    each = [(one.get("cpu", 0), one.get("memoryReservation") or one.get("memory") or 0) for one in containers]
+    return Size(
+        units(cpu, "cpu") if cpu else sum(cpu for cpu, _ in each),
+        units(memory, "memory") if memory else sum(memory for _, memory in each),
+    )
+
+
+def check_launch(definition: Any, *, own: bool) -> None:
+    """Refuse a launch type that a definition is not for."""
+    if not own and "FARGATE" not in definition.compatibilities:
+        raise invalid("Task definition does not support launch_type FARGATE.")
+    if own and definition.network_mode != "awsvpc":
+        raise AWSError("NotImplemented", "The emulated ECS runs tasks of network mode awsvpc only.", 501)
+
+
 def check_definition(parameters: Mapping[str, Any]) -> None:
     """Refuse what RegisterTaskDefinition refuses."""
     if len(json.dumps(parameters, separators=(",", ":"))) > MAX_DEFINITION:
@@ -182,11 +199,13 @@ def check_order(parameters: Mapping[str, Any], names: Sequence[str]) -> None:
             )
 
 
-def check_network(parameters: Mapping[str, Any], ec2: Any) -> Mapping[str, Any]:
+def check_network(parameters: Mapping[str, Any], ec2: Any, *, own: bool = False) -> Mapping[str, Any]:
     """The network that an order names, when it exists."""
     network = (parameters.get("networkConfiguration") or {}).get("awsvpcConfiguration")
     if not network:
         raise invalid("Network Configuration must be provided when networkMode 'awsvpc' is specified.")
+    if own and network.get("assignPublicIp") == "ENABLED":
+        raise invalid("Assign public IP is not supported for this launch type.")
     for name, limit in NETWORK_LIMITS.items():
         if len(network.get(name, [])) > limit:
             raise invalid(f"{name} can have at most {limit} items.")

@@ -1,4 +1,4 @@
-"""The life of ECS tasks on Fargate: placed, pulled, running, stopped, with real processes in between.
+"""The life of ECS tasks: placed, pulled, running, stopped, with real processes in between.
 
 https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-lifecycle-explanation.html
 """
@@ -36,6 +36,7 @@ class Life:
 
     def __init__(self, account: Account) -> None:
         self._account = account
+        self.freed: Callable[[], None] = _nothing  # called when a task has given back what it held
 
     def begin(self, task: Task) -> None:
         """A task was ordered: place it, then start it."""
@@ -59,6 +60,17 @@ class Life:
                 self._signal(task)
             elif task.last_status in ("PROVISIONING", "PENDING"):
                 self._release(task, "stoppingAt")
+
+    def lose(self, task: Task, code: str, reason: str) -> None:
+        """A task's machine is no more: nothing in it is told, and nobody reports an exit code."""
+        task.lost = True
+        if task.desired_status != "STOPPED":
+            task.desired_status, task.stop_code, task.stopped_reason = "STOPPED", code, reason
+        if any(container.process is not None for container in task.containers):
+            task.enter("STOPPING", "stoppingAt")
+            self.kill(task)
+        else:
+            self._release(task, "stoppingAt")
 
     def interrupt(self, task: Task) -> None:
         """Take a spot task back: SIGTERM is its notice, SIGKILL comes at its stopTimeout.
@@ -124,7 +136,8 @@ class Life:
             task.secrets[container.name] = resolved_secrets(task, network, container)
         writers = [log_writer(task, network, container, account.lock) for container in task.containers]
         task.enter("PENDING", "pullStartedAt")
-        self._bill(task)
+        if not task.own:
+            self._bill(task)
         for container in task.containers:
             check_image(account, task, network, container)
         return writers
@@ -161,7 +174,9 @@ class Life:
                 if container.status == "PENDING":
                     container.process, container.status = process, "RUNNING"
         with account.lock:
-            if task.desired_status == "STOPPED":
+            if task.lost:
+                self.kill(task)
+            elif task.desired_status == "STOPPED":
                 self._signal(task)
             elif task.last_status == "PENDING":
                 task.enter("RUNNING", "startedAt")
@@ -185,7 +200,7 @@ class Life:
             **container.environment(),
             **task.secrets[container.name],
             "ECS_CONTAINER_METADATA_URI_V4": f"{base}/v4/{task.id}",
-            "AWS_EXECUTION_ENV": "AWS_ECS_FARGATE",
+            "AWS_EXECUTION_ENV": f"AWS_ECS_{task.launch_type}",
             "AWS_REGION": task.region,
             "AWS_DEFAULT_REGION": task.region,
             # the two ways on which code in the machine reaches the cloud that it runs in
@@ -198,7 +213,8 @@ class Life:
 
     def _exited(self, task: Task, container: Container, code: int) -> None:
         with self._account.lock:
-            container.exit_code = code if code >= 0 else SIGNALLED - code
+            if not task.lost:
+                container.exit_code = code if code >= 0 else SIGNALLED - code
             container.status, container.process = "STOPPED", None
             if container.essential and task.desired_status != "STOPPED":
                 task.desired_status = "STOPPED"
@@ -239,9 +255,14 @@ class Life:
                 ec2.release_interface(self._network(task), task.interface)
             task.attachment_status = "DELETED"
             self._account.ledger.stop(task.id, task.times.get("stoppedAt", time.time()))
+            self.freed()
 
     @staticmethod
     def _network(task: Task) -> Any:
         from moto.ec2 import ec2_backends
 
         return ec2_backends[task.account][task.region]
+
+
+def _nothing() -> None:
+    """Be called when nobody else wants to be."""

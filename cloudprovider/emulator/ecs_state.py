@@ -42,11 +42,13 @@ class LiveECS(EC2ContainerServiceBackend):  # type: ignore[misc]
         return definition
 
     def count(self) -> None:
-        """Let each cluster say how many of its tasks run."""
+        """Let each cluster say how many tasks and container instances it has."""
         for cluster in self.clusters.values():
             states = [task.last_status for task in self.tasks.get(cluster.name, {}).values()]
             cluster.running_tasks_count = states.count("RUNNING")
             cluster.pending_tasks_count = states.count("PROVISIONING") + states.count("PENDING")
+            instances = self.container_instances.get(cluster.name, {}).values()
+            cluster.registered_container_instances_count = sum(one.status != "INACTIVE" for one in instances)
 
     def definitions(self, parameters: Mapping[str, Any]) -> list[str]:
         """The ARNs of the definitions that ListTaskDefinitions is asked for, in its order."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cloudprovider.emulator.ecs_checks import Size
+    from cloudprovider.emulator.ecs_placement import Instance
 
 TIMES = (
     "connectivityAt",
@@ -76,8 +77,6 @@ class Task:
     capacity_provider: str | None
     market: str
     architecture: str
-    subnet: str
-    zone: str
     groups: tuple[str, ...]
     public: bool
     containers: list[Container]
@@ -88,6 +87,10 @@ class Task:
     started_by: str
     tags: list[dict[str, str]]
     execute_command: bool
+    subnet: str = ""
+    zone: str = ""
+    host: Instance | None = None
+    lost: bool = False
     agent: str = "PENDING"
     last_status: str = "PROVISIONING"
     desired_status: str = "RUNNING"
@@ -99,12 +102,29 @@ class Task:
     attachment_status: str = "PRECREATED"
     interface: Any = None
     secrets: dict[str, dict[str, str]] = field(default_factory=dict)
-    container_instance_arn: None = None
 
     @property
     def task_arn(self) -> str:
         """Its name everywhere."""
         return f"arn:aws:ecs:{self.region}:{self.account}:task/{self.cluster_name}/{self.id}"
+
+    @property
+    def own(self) -> bool:
+        """Whether it runs on the cluster's own container instances."""
+        return self.launch_type == "EC2"
+
+    @property
+    def container_instance_arn(self) -> str | None:
+        """The container instance that it runs on; None on Fargate, and while it waits for one."""
+        return self.host.container_instance_arn if self.host is not None else None
+
+    @property
+    def way(self) -> tuple[str, bool]:
+        """The subnet from which its start reaches AWS and the registry, and whether by a public address.
+
+        On a container instance it is the agent that pulls images, reads secrets and writes logs.
+        """
+        return (self.subnet, self.public) if self.host is None else (self.host.subnet, self.host.public)
 
     @property
     def address(self) -> str:
@@ -115,6 +135,10 @@ class Task:
     def stopped(self) -> bool:
         """Whether nothing more will happen to it."""
         return self.last_status == "STOPPED"
+
+    def settle(self, host: Instance, subnet: str) -> None:
+        """It runs on this container instance, with an interface in this subnet."""
+        self.host, self.subnet, self.zone = host, subnet, host.zone
 
     def enter(self, status: str, *stamps: str) -> None:
         """It is in this state from now on."""
@@ -129,28 +153,34 @@ class Task:
         document: dict[str, Any] = {
             "attachments": [self._attachment()],
             "attributes": [{"name": "ecs.cpu-architecture", "value": self.architecture.lower()}],
-            "availabilityZone": self.zone,
             "clusterArn": self.cluster_arn,
             "containers": [self._container(container) for container in self.containers],
             "cpu": str(self.size.cpu),
             "desiredStatus": self.desired_status,
             "enableExecuteCommand": self.execute_command,
-            "ephemeralStorage": {"sizeInGiB": self.size.storage_gb},
-            "fargateEphemeralStorage": {"sizeInGiB": self.size.storage_gb},
             "group": self.group,
             "healthStatus": "UNKNOWN",
             "lastStatus": self.last_status,
             "launchType": self.launch_type,
             "memory": str(self.size.memory),
             "overrides": {"containerOverrides": [], "inferenceAcceleratorOverrides": [], **self.overrides},
-            "platformFamily": "Linux",
-            "platformVersion": "1.4.0",
             "tags": self.tags if tags else [],
             "taskArn": self.task_arn,
             "taskDefinitionArn": self.task_definition_arn,
             "version": self.version,
             **{stamp: self.times[stamp] for stamp in TIMES if stamp in self.times},
         }
+        if not self.own:
+            document |= {
+                "ephemeralStorage": {"sizeInGiB": self.size.storage_gb},
+                "fargateEphemeralStorage": {"sizeInGiB": self.size.storage_gb},
+                "platformFamily": "Linux",
+                "platformVersion": "1.4.0",
+            }
+        if self.zone:
+            document["availabilityZone"] = self.zone
+        if self.container_instance_arn:
+            document["containerInstanceArn"] = self.container_instance_arn
         if self.capacity_provider:
             document["capacityProviderName"] = self.capacity_provider
         if self.started_by:

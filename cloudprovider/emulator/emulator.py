@@ -329,6 +329,58 @@ class Emulator:
         given = {"name": name, "python": str(python), "carries_runtime": carries_runtime, **properties}
         self._ask("POST", "images", given)
 
+    def add_container_instance(
+        self,
+        cluster: str = "default",
+        *,
+        cpu: float = 4,
+        memory: float = 16,
+        architecture: str = "x86_64",
+        capacity_provider: str | None = None,
+        interfaces: int | None = None,
+        zone: str = "",
+        region: str = REGION,
+    ) -> str:
+        """Start an EC2 instance whose agent joins an ECS cluster, for tasks of launch type EC2.
+
+        Parameters
+        ----------
+        cluster
+            The ECS cluster's name or ARN.
+        cpu, memory
+            vCPUs and GiB that it has for tasks.
+        architecture
+            `x86_64` or `arm64`.
+        capacity_provider
+            Name of the capacity provider to whose group it belongs.
+        interfaces
+            How many tasks it can give a network interface of their own. Default: as many as the smallest
+            type of its size has beside its primary one, such as 3 with 4 vCPUs; trunking allows more.
+        zone, region
+            Where it is. Default: the first zone.
+
+        Returns
+        -------
+        str
+            Its EC2 id: `ec2.terminate_instances` ends it, and its tasks.
+
+        Raises
+        ------
+        LookupError
+            When there is no such ECS cluster.
+        ValueError
+            When there is no such architecture, zone or capacity provider.
+
+        Examples
+        --------
+        >>> cloud.add_container_instance("batch", cpu=16, memory=64)  # doctest: +SKIP
+        'i-0abc...'
+        """
+        _check("architecture", architecture, ("x86_64", "arm64"))
+        given = {"cpu": cpu, "memory": memory, "architecture": architecture, "zone": zone, "region": region}
+        given |= {"cluster": cluster, "capacity_provider": capacity_provider, "interfaces": interfaces}
+        return str(self._ask("POST", "container-instances", given)["id"])
+
     def _ask(self, method: str, what: str, document: Mapping[str, Any] | None = None) -> Any:
         host = self.endpoint.removeprefix("http://")
         connection = http.client.HTTPConnection(host, timeout=START_S)

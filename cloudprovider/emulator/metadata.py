@@ -30,7 +30,6 @@ def ecs_task(task: Mapping[str, Any], definition: Mapping[str, Any], *, subnet: 
     subnet
         The CIDR block of its subnet.
     """
-    storage = task.get("ephemeralStorage", {}).get("sizeInGiB", 20)
     document: dict[str, Any] = {
         "Cluster": task["clusterArn"],
         "TaskARN": task["taskArn"],
@@ -42,12 +41,13 @@ def ecs_task(task: Mapping[str, Any], definition: Mapping[str, Any], *, subnet: 
         "AvailabilityZone": task["availabilityZone"],
         "LaunchType": task.get("launchType", "FARGATE"),
         "ClockDrift": {"ClockErrorBound": 0.5, "ClockSynchronizationStatus": "SYNCHRONIZED"},
-        "EphemeralStorageMetrics": {"Utilized": 0, "Reserved": storage * MIB},
         "Containers": [
             ecs_container(task, definition, container["name"], subnet=subnet)
             for container in task["containers"]
         ],
     }
+    if storage := task.get("ephemeralStorage"):
+        document["EphemeralStorageMetrics"] = {"Utilized": 0, "Reserved": storage["sizeInGiB"] * MIB}
     for name, stamp in (("PullStartedAt", "pullStartedAt"), ("PullStoppedAt", "pullStoppedAt")):
         if stamp in task:
             document[name] = _time(task[stamp])
