@@ -115,6 +115,11 @@ TEXTS: tuple[tuple[str, type[CloudError], str], ...] = (
         "The ECS cluster's own capacity has no room: add container instances or a capacity provider.",
     ),
     (
+        r"\bATTRIBUTE\b",
+        ConfigError,
+        "No container instance fits: is architecture= theirs, and is one of subnets= in a zone of theirs?",
+    ),
+    (
         r"vcpus? you can run|limit on the number|quota|limit exceeded|tasks? in the provisioning",
         QuotaError,
         RAISE,
