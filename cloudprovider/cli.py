@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from cloudprovider.provider import Machine
 
 CLOUDS = ("fargate", "local")
+#: The files under templates/policies.
+POLICIES = (
+    "aws-fargate",
+    "aws-fargate-landing",
+    "aws-fargate-execution",
+    "aws-fargate-tunnel",
+    "aws-fargate-tunnel-role",
+)
 
 
 @contextmanager
@@ -152,14 +160,14 @@ def logs(name: str, cloud_name: str, region: str | None, lines: int) -> None:
 
 
 @cloud.command()
-@click.argument("provider", type=click.Choice(["aws-fargate"]))
+@click.argument("name", type=click.Choice(POLICIES))
 @click.option("--region", default="*", show_default=True)
 @click.option("--account", default="*", show_default=True)
-def policy(provider: str, region: str, account: str) -> None:
-    """Print the least-privilege policy of whoever starts clusters."""
+def policy(name: str, region: str, account: str) -> None:
+    """Print a least-privilege policy: of whoever starts clusters (aws-fargate), or of a role."""
     from cloudprovider.providers import ecs
 
-    click.echo(json.dumps(json.loads(ecs.policy(provider, region=region, account=account)), indent=2))
+    click.echo(json.dumps(json.loads(ecs.policy(name, region=region, account=account)), indent=2))
 
 
 @cloud.command()

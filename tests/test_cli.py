@@ -9,8 +9,8 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from cloudprovider import ProcessCluster
-from cloudprovider.cli import cloud
+from cloudprovider import ProcessCluster, templates
+from cloudprovider.cli import POLICIES, cloud
 
 
 @pytest.fixture
@@ -85,6 +85,18 @@ def test_policy(run):
     policy = json.loads(run("policy", "aws-fargate").output)
     assert "2012-10-17" == policy["Version"]
     assert any("ecs:RunTask" in statement["Action"] for statement in policy["Statement"])
+
+
+def test_every_policy_can_be_printed(run):
+    """Each policy that is shipped, but for the trust of roles, is a choice of the command."""
+    shipped = {
+        name.removeprefix("policies/").removesuffix(".json")
+        for name in templates.names()
+        if name.startswith("policies/")
+    }
+    assert shipped - {"aws-ecs-trust"} == set(POLICIES)
+    for name in POLICIES:
+        assert json.loads(run("policy", name).output)["Statement"]
 
 
 def test_error_is_one_message(run, emulated_aws):

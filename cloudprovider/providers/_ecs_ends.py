@@ -14,13 +14,15 @@ from cloudprovider.providers import _ecs_names as names
 from cloudprovider.providers._aws import because, chunks, code, side_by_side
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from cloudprovider.provider import Identity, Machine
     from cloudprovider.providers._aws import AWS
 
-__all__ = ["clusters", "diagnosis", "expired", "groups_of", "stop", "sweep"]
+__all__ = ["clusters", "diagnosis", "expired", "groups_of", "stop", "sweep", "tasks_of"]
 
+MAX_DESCRIBE = 100  # DescribeTasks
+NO_CLUSTER = ("ClusterNotFoundException",)
 MAX_DELETE = 10  # DeleteTaskDefinitions, DeleteParameters
 #: StopTask of what is not there.
 NO_TASK = ("InvalidParameterException/not found", "ClusterNotFoundException")
@@ -82,6 +84,7 @@ def sweep(
 ) -> Swept:
     """Remove all that a cluster owns: its machines, then what they need no more."""
     ended: dict[str, None] = {}
+    deadline = time.monotonic() + patience_s
 
     def end() -> bool:
         """End what lives; whether there was anything."""
@@ -93,10 +96,49 @@ def sweep(
         return bool(found)
 
     end()
-    parts = side_by_side([partial(_definitions, aws, cluster), partial(_parameters, aws, cluster)])
+    parts = side_by_side(
+        [
+            partial(_definitions, aws, cluster),
+            partial(_parameters, aws, cluster),
+            partial(_ending, aws, ecs_cluster, cluster),
+        ]
+    )
     gone, left = _remove_groups(aws, cluster, end, patience_s)
+    left += _stopped(aws, ecs_cluster, {*ended, *parts[2]}, max(0.0, deadline - time.monotonic()))
     resources = [*parts[0], *parts[1], *gone]
     return Swept(machines=tuple(ended), resources=tuple(resources), left=tuple(left))
+
+
+def _ending(aws: AWS, ecs_cluster: str, cluster: str) -> list[str]:
+    """Tasks that were told to stop within the last hour, by whomever."""
+    request = {"cluster": ecs_cluster, "startedBy": cluster, "desiredStatus": "STOPPED"}
+    try:
+        arns = aws.pages("ecs", "list_tasks", "taskArns", **request)
+    except ConfigError:  # no ECS cluster
+        return []
+    return [arn.rpartition("/")[2] for arn in arns]
+
+
+def tasks_of(aws: AWS, ecs_cluster: str, ids: Collection[str], **request: Any) -> list[dict[str, Any]]:
+    """What DescribeTasks says of these tasks, 100 a call; unknown ones are left out."""
+    answers = side_by_side(
+        partial(
+            aws.call, "ecs", "describe_tasks", cluster=ecs_cluster, tasks=some, fine=NO_CLUSTER, **request
+        )
+        for some in chunks(sorted(set(ids)), MAX_DESCRIBE)
+    )
+    return [task for answer in answers for task in answer.get("tasks", ())]
+
+
+def _stopped(aws: AWS, ecs_cluster: str, ids: set[str], patience_s: float) -> list[str]:
+    """Wait until these tasks have stopped, for their network interfaces go only then; those that have not."""
+    ending = list(ids)
+    for _ in _moments(patience_s):
+        tasks = tasks_of(aws, ecs_cluster, ending)
+        ending = [task["taskArn"].rpartition("/")[2] for task in tasks if task["lastStatus"] != "STOPPED"]
+        if not ending:
+            break
+    return ending
 
 
 def _definitions(aws: AWS, cluster: str) -> list[str]:

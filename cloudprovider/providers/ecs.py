@@ -24,7 +24,7 @@ from cloudprovider.providers import _ecs_ends as ends
 from cloudprovider.providers import _ecs_names as names
 from cloudprovider.providers import _ecs_starts as starts
 from cloudprovider.providers import _ecs_wire as wire
-from cloudprovider.providers._aws import AWS, Pace, chunks, side_by_side
+from cloudprovider.providers._aws import AWS, Pace, side_by_side
 from cloudprovider.security import Secrets
 
 if TYPE_CHECKING:
@@ -78,7 +78,6 @@ RETENTION_DAYS = (
     ),
 )
 MAX_CREATE = 10  # RunTask: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_RunTask.html
-MAX_DESCRIBE = 100  # DescribeTasks
 MAX_GROUPS = 5  # AwsVpcConfiguration
 #: RunTask arguments that are ours; `task_args` may hold the others.
 OURS = frozenset(
@@ -447,13 +446,7 @@ class ECSProvider(Provider):
 
     def describe(self, ids: Collection[str]) -> list[Machine]:
         """What ECS says of these machines, 100 a call."""
-        request: dict[str, Any] = {"cluster": self._where, "include": ["TAGS"]}
-        fine = ["ClusterNotFoundException"]
-        answers = side_by_side(
-            partial(self.aws.call, "ecs", "describe_tasks", tasks=some, fine=fine, **request)
-            for some in chunks(sorted(set(ids)), MAX_DESCRIBE)
-        )
-        tasks = [task for answer in answers for task in answer.get("tasks", ())]
+        tasks = ends.tasks_of(self.aws, self._where, ids, include=["TAGS"])
         addresses = self._public_addresses(tasks) if self.config.public else {}
         return [dataclasses.replace(m, public_address=addresses.get(m.id)) for m in map(wire.machine, tasks)]
 

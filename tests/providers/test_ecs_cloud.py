@@ -480,7 +480,7 @@ def test_sweep_leaves_nothing_but_the_landing(cloud):
 
 
 def test_sweep_says_what_has_to_wait(cloud):
-    """A group whose interface does not go within the patience is left for the next sweep, and named."""
+    """A task that has not stopped within the patience, and the group that waits for it, are named."""
     cloud.reset(profile="fargate", time_scale=1.0)
     provider = prepared()
     scheduler(provider)
@@ -488,8 +488,9 @@ def test_sweep_says_what_has_to_wait(cloud):
     provider.patience_s = 0.5
     swept = provider.sweep("it")
 
-    assert 1 == len(swept.left)
-    assert swept.left[0].startswith("sg-")
+    group, task = swept.left
+    assert group.startswith("sg-")
+    assert (task,) == swept.machines
 
 
 def test_sweep_of_similar_names(cloud):
