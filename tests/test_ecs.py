@@ -1,0 +1,271 @@
+"""ECSCluster end to end on the embedded AWS: an ECS cluster of the user's, on its own container instances."""
+
+from __future__ import annotations
+
+import json
+
+import boto3
+import pytest
+from contract import until
+from distributed import Client
+from fargate_account import EXECUTION, SECRETS, TRUST
+
+from cloudprovider import BootError, CapacityError, CloudWarning, ConfigError, ECSCluster
+from cloudprovider.events import Phase
+
+NAME = "batch"
+SMALL = {
+    "ecs_cluster": NAME,
+    "allow_from": "127.0.0.0/8",
+    "progress": False,
+    "worker_cpu": 0.25,
+    "worker_memory": "0.5 GiB",
+    "scheduler_cpu": 0.25,
+    "scheduler_memory": "0.5 GiB",
+}
+
+
+@pytest.fixture
+def cloud(emulated_aws):
+    """An account with an ECS cluster of the user's that has room for 8 machines."""
+    boto3.client("ecs").create_cluster(clusterName=NAME)
+    host(emulated_aws)
+    yield emulated_aws
+    emulated_aws.clear()
+
+
+@pytest.fixture
+def cluster(cloud):
+    with ECSCluster(n_workers=2, **SMALL) as cluster:
+        cluster.wait_for_workers(2, timeout=60)
+        yield cluster
+
+
+def host(cloud, machines=8, **options) -> str:
+    """Start a container instance with room for so many small machines; its EC2 id."""
+    return cloud.add_container_instance(
+        NAME, cpu=machines / 4, memory=machines / 2, interfaces=machines, **options
+    )
+
+
+def hosts() -> list[dict]:
+    """The cluster's container instances."""
+    ecs = boto3.client("ecs")
+    arns = ecs.list_container_instances(cluster=NAME)["containerInstanceArns"]
+    return ecs.describe_container_instances(cluster=NAME, containerInstances=arns)["containerInstances"]
+
+
+def of_ours(cloud) -> list[str]:
+    """What there is beside the landing, the user's ECS cluster and its container instances."""
+    own = {f"ecs cluster: {NAME}"}
+    addresses = {
+        nic["NetworkInterfaceId"]
+        for reservation in boto3.client("ec2").describe_instances()["Reservations"]
+        for instance in reservation["Instances"]
+        for nic in instance["NetworkInterfaces"]
+    }
+    return [
+        line
+        for line in cloud.leftovers()
+        if line not in own
+        and not line.startswith(("ec2 instance: ", "ec2 volume: "))
+        and not any(address in line for address in addresses)
+    ]
+
+
+def nothing_left(cloud) -> bool:
+    """Whether only what the user had is there, soon: network interfaces take their time to go."""
+    return until(lambda: not of_ours(cloud), 30, "nothing is left")
+
+
+def count(cloud, operation) -> int:
+    return sum(call.operation == operation for call in cloud.calls)
+
+
+def test_starts_computes_and_leaves_nothing(cloud):
+    """From an ECS cluster of the user's to a result, on its own capacity, and back to what there was."""
+    with ECSCluster(n_workers=5, **SMALL) as cluster, Client(cluster) as client:
+        client.wait_for_workers(5, timeout=60)
+        assert 499500 == client.submit(sum, range(1000)).result(timeout=30)
+        ecs = boto3.client("ecs")
+        arns = ecs.list_tasks(cluster=NAME)["taskArns"]
+        tasks = ecs.describe_tasks(cluster=NAME, tasks=arns)["tasks"]
+        [instance] = hosts()
+        assert 6 == len(tasks) == instance["runningTasksCount"]
+        assert {"EC2"} == {task["launchType"] for task in tasks}
+        assert {instance["containerInstanceArn"]} == {task["containerInstanceArn"] for task in tasks}
+        assert 2048 - 6 * 256 == _left(instance, "CPU")
+    assert nothing_left(cloud)
+    assert 2048 == _left(hosts()[0], "CPU")
+    assert 2 == count(cloud, "RunTask")
+
+
+def _left(instance, what) -> int:
+    return next(one["integerValue"] for one in instance["remainingResources"] if one["name"] == what)
+
+
+def test_cost_leaves_the_container_instances_out(cluster, cloud):
+    """Its machines cost nothing by themselves, and the bill says that the instances are not in it."""
+    bill = cluster.cost()
+    assert (0.0, 0.0) == (bill.spent, bill.per_hour)
+    assert "the ECS cluster's own container instances" in bill.left_out
+    assert 3 == sum(line.machines for line in bill.lines)
+    assert [] == cloud.ledger
+
+
+def test_nothing_is_made_that_the_user_named(cloud):
+    """With all of the landing named, only what a cluster owns is made."""
+    iam, logs, ec2 = (boto3.client(name) for name in ("iam", "logs", "ec2"))
+    for role in ("starts", "runs"):
+        iam.create_role(RoleName=role, AssumeRolePolicyDocument=json.dumps(TRUST))
+    iam.attach_role_policy(RoleName="starts", PolicyArn=EXECUTION)
+    iam.put_role_policy(RoleName="starts", PolicyName="secrets", PolicyDocument=json.dumps(SECRETS))
+    logs.create_log_group(logGroupName="/own")
+    subnets = [one["SubnetId"] for one in ec2.describe_subnets()["Subnets"]]
+    group = ec2.create_security_group(GroupName="own", Description="own")["GroupId"]
+    before, calls = set(cloud.leftovers()), len(cloud.calls)
+    own = {
+        "execution_role": "starts",
+        "role": "runs",
+        "log_group": "/own",
+        "subnets": subnets,
+        "security_groups": [group],
+    }
+    with ECSCluster(n_workers=1, **own, **SMALL) as cluster:
+        cluster.wait_for_workers(1, timeout=60)
+        assert 2 == len(logs.describe_log_streams(logGroupName="/own")["logStreams"])
+    until(lambda: before == set(cloud.leftovers()), 30, "all is as before")
+    made = {
+        call.operation for call in cloud.calls[calls:] if call.operation.startswith(("Create", "PutRole"))
+    }
+    assert {"CreateSecurityGroup"} == made  # the scheduler's own
+    assert 1 == count(cloud, "CreateCluster")  # the user's
+
+
+def test_scales_up_and_down_with_its_data(cluster, cloud):
+    """Scaling takes room and gives it back, and what the machines hold moves to those that stay."""
+    with Client(cluster) as client:
+        cluster.scale(4)
+        client.wait_for_workers(4, timeout=60)
+        futures = client.scatter(list(range(12)), hash=False)
+        cluster.scale(1)
+        until(lambda: 1 == len(cluster.observed), 60, "one is left")
+        assert list(range(12)) == client.gather(futures)
+    until(lambda: 2048 - 2 * 256 == _left(hosts()[0], "CPU"), 30, "the room is given back")
+
+
+def test_room_for_some(cloud):
+    """What the instances have room for is kept and used, and the warning says what to do."""
+    with pytest.warns(CloudWarning, match=r"7 of 10.*container instances"):
+        cluster = ECSCluster(n_workers=10, **SMALL)
+    with cluster, Client(cluster) as client:
+        client.wait_for_workers(7, timeout=60)
+        assert [0, 1, 2] == client.gather(client.map(lambda x: x, range(3)))
+        with pytest.raises(CapacityError, match="RESOURCE:"):
+            cluster.scale(10)
+        host(cloud)
+        cluster.scale(10)
+        client.wait_for_workers(10, timeout=60)
+        assert 2 == len({one["ec2InstanceId"] for one in hosts() if one["runningTasksCount"]})
+    assert nothing_left(cloud)
+
+
+def test_no_container_instances(cloud):
+    """An ECS cluster without any capacity is an error that says so, and nothing is left."""
+    boto3.client("ec2").terminate_instances(InstanceIds=[one["ec2InstanceId"] for one in hosts()])
+    with pytest.raises(CapacityError, match=r"No Container Instances.*add container instances"):
+        ECSCluster(n_workers=1, **SMALL)
+    assert nothing_left(cloud)
+
+
+def test_lost_instance_is_survived(cloud):
+    """When an instance is terminated its machines are replaced on another, and work goes on."""
+    with ECSCluster(n_workers=7, **SMALL) as cluster, Client(cluster) as client:
+        client.wait_for_workers(7, timeout=60)
+        lost = host(cloud, machines=2)
+        cluster.scale(9)
+        client.wait_for_workers(9, timeout=60)
+        before = set(cluster.workers)
+        spare = host(cloud)
+        boto3.client("ec2").terminate_instances(InstanceIds=[lost])
+        until(lambda: 2 == len(cluster.events.of(Phase.lost)), 60, "the loss is noticed")
+        until(lambda: 2 == len(set(cluster.observed) - before), 60, "others have come")
+        said = {event.message for event in cluster.events.of(Phase.lost)}
+        assert 2 == sum(f"Host EC2 (instance {lost}) terminated" in message for message in said)
+        running = {one["ec2InstanceId"]: one["runningTasksCount"] for one in hosts()}
+        assert 2 == running[spare]
+        assert [0, 1, 2] == client.gather(client.map(lambda x: x, range(3)))
+    assert nothing_left(cloud)
+
+
+def test_capacity_provider(cloud):
+    """Machines run on the instances of the capacity provider that the user names, and wait for them."""
+    ecs = boto3.client("ecs")
+    group = {"autoScalingGroupArn": "own-group", "managedScaling": {"status": "ENABLED"}}
+    ecs.create_capacity_provider(name="own", autoScalingGroupProvider=group)
+    ecs.put_cluster_capacity_providers(
+        cluster=NAME, capacityProviders=["own"], defaultCapacityProviderStrategy=[]
+    )
+    host(cloud, machines=2, capacity_provider="own")
+    with ECSCluster(n_workers=2, capacity_provider="own", **SMALL) as cluster:
+        cluster.wait_for_workers(1, timeout=60)
+        assert ["PROVISIONING", "RUNNING", "RUNNING"] == sorted(m.state for m in cloud.machines())
+        host(cloud, capacity_provider="own")
+        cluster.wait_for_workers(2, timeout=60)
+        assert {"own"} == {one["capacityProviderName"] for one in hosts() if one["runningTasksCount"]}
+    assert nothing_left(cloud)
+
+
+def test_architecture_that_no_instance_has(cloud):
+    """An order that no instance can take says what they lack."""
+    cloud.add_image("registry.example/arm:1", architectures=["X86_64", "ARM64"])
+    with pytest.raises(ConfigError, match="architecture="):
+        ECSCluster(n_workers=1, architecture="arm64", image="registry.example/arm:1", **SMALL)
+    assert nothing_left(cloud)
+
+
+def test_image_that_cannot_be_pulled(cloud):
+    """A pull that fails ends the start with what AWS said, and leaves nothing."""
+    cloud.inject("image-pull")
+    with pytest.raises(BootError, match="CannotPull"):
+        ECSCluster(n_workers=1, **SMALL)
+    cloud.clear()
+    assert nothing_left(cloud)
+
+
+def test_found_by_name(cloud):
+    """A detached cluster is found by name where it is, scales, and is closed by whoever found it."""
+    first = ECSCluster(name="mine", n_workers=1, **SMALL)
+    first.wait_for_workers(1, timeout=60)
+    first.detach()
+    where = {"ecs_cluster": NAME, "allow_from": SMALL["allow_from"]}
+    with ECSCluster.from_name("mine", progress=False, **where) as again:
+        again.scale(2)
+        again.wait_for_workers(2, timeout=60)
+        assert {"EC2"} == {
+            task["launchType"]
+            for task in boto3.client("ecs").describe_tasks(cluster=NAME, tasks=sorted(again.workers))["tasks"]
+        }
+    assert nothing_left(cloud)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"public": True}, "no public address"), ({"ecs_cluster": None}, "needs ecs_cluster=")],
+)
+def test_what_cannot_be(cloud, options, said):
+    """A public address, or no ECS cluster, is refused before any call."""
+    before = len(cloud.calls)
+    with pytest.raises(ConfigError, match=said):
+        ECSCluster(**{**SMALL, **options})
+    assert before == len(cloud.calls)
+
+
+def test_ecs_cluster_that_is_not_there(cloud):
+    """An ECS cluster that the account does not have is an error that names the keyword, and none is made."""
+    with pytest.raises(ConfigError, match="ecs_cluster="):
+        ECSCluster(**{**SMALL, "ecs_cluster": "none-such"})
+    assert [f"cluster/{NAME}"] == [
+        arn.rpartition(":")[2] for arn in boto3.client("ecs").list_clusters()["clusterArns"]
+    ]
+    assert nothing_left(cloud)
