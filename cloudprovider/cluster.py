@@ -107,6 +107,7 @@ class CloudCluster(WatchingCluster):
         self._closing: asyncio.Future[None] | None = None
         self._calls: set[asyncio.Future[Any]] = set()
         self._manager: asyncio.Task[None] | None = None
+        self._touch: asyncio.Future[None] | None = None
         self._tidying: asyncio.Future[None] | None = None
         self._reconciling: asyncio.Lock | None = None
         self._wake: asyncio.Event | None = None
@@ -135,6 +136,8 @@ class CloudCluster(WatchingCluster):
     @classmethod
     def from_name(cls, name: str, *, asynchronous: bool = False, loop: Any = None, **options: Any) -> Self:
         """Find a running cluster by its name, from any process or machine with the cloud's credentials.
+
+        The address you come from is admitted beside those that are; `allow_from` makes its own the only ones.
 
         Parameters
         ----------
@@ -213,6 +216,7 @@ class CloudCluster(WatchingCluster):
         self._note_arrivals()
         await self._renew()
         self._manager = asyncio.ensure_future(self._manage())
+        self._touch = asyncio.ensure_future(self._stay_in_touch())
         self._tidying = asyncio.ensure_future(self._tidy())
         await self._serve_pages()
         await self._welcome()
@@ -367,17 +371,21 @@ class CloudCluster(WatchingCluster):
         return self._ended
 
     async def _connect(self, deadline: float) -> None:
-        address = await self._reachable_address()
-        await self._reach(address, deadline - asyncio.get_running_loop().time())
+        """Reach the scheduler while watching that its machine lives."""
+        watching = asyncio.ensure_future(self._watch_scheduler())
+        try:
+            address = await self._reachable_address()
+            await self._reach(address, deadline - asyncio.get_running_loop().time(), watching)
+        except AccessError:
+            await self._look_at_scheduler()
+            raise
+        finally:
+            watching.cancel()
         self.scheduler_comm = rpc(address, connection_args=self.security.get_connection_args("client"))
         self.events.emit(Phase.connected, f"The scheduler answers at {address}.", machine=self._scheduler.id)
 
-    async def _reach_again(self) -> None:
-        await self._reach(self.scheduler_comm.address, AGAIN_S)
-
-    async def _reach(self, address: str, within: float) -> None:
-        """Wait until the scheduler answers, while watching that its machine lives."""
-        watching = asyncio.ensure_future(self._watch_scheduler())
+    async def _reach(self, address: str, within: float, watching: asyncio.Future[None]) -> None:
+        """Wait until the scheduler answers, or until who watches it raises."""
         reaching = asyncio.ensure_future(
             access.reach(
                 address,
@@ -392,12 +400,26 @@ class CloudCluster(WatchingCluster):
             if watching.done():
                 watching.result()
             await reaching
-        except AccessError:
-            await self._look_at_scheduler()
-            raise
         finally:
             reaching.cancel()
+
+    async def _reach_again(self) -> None:
+        """Wait until the scheduler answers again, and say meanwhile what is in the way."""
+        watching = asyncio.ensure_future(self._until_ended())
+        try:
+            while True:
+                try:
+                    return await self._reach(self.scheduler_comm.address, AGAIN_S, watching)
+                except AccessError as error:
+                    self._complain(error)
+        finally:
             watching.cancel()
+
+    async def _until_ended(self) -> None:
+        while self._ended is None:
+            with suppress(CloudError):  # the cloud may be out of reach too
+                await self._watch_scheduler()
+        raise self._ended
 
     async def _reachable_address(self) -> str:
         machine = self._scheduler
@@ -426,14 +448,21 @@ class CloudCluster(WatchingCluster):
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._waker.wait(), BUSY_S if fleet.waiting else QUIET_S)
             self._waker.clear()
+            if not self.sees:  # who does not see Dask decides nothing
+                continue
             try:
-                await self.look_again(self._reach_again)  # who does not see Dask decides nothing
                 await self._reconcile()
                 await self._renew()
                 self._complain(None)
             except (CloudError, OSError) as error:
                 self._complain(error)
             access.stay_patient(self, seconds(self.config.network_timeout, "network_timeout"))
+
+    async def _stay_in_touch(self) -> None:
+        try:
+            await self.keep_watch(self._reach_again)
+        except CloudError as error:
+            logger.error("%s", error)  # noqa: TRY400  (a sentence for people)
 
     async def _reconcile(self) -> CloudError | None:
         """One pass of the fleet; returns why it got fewer machines than are missing."""
@@ -787,7 +816,7 @@ class CloudCluster(WatchingCluster):
     async def _stop_own_tasks(self) -> None:
         if self._adaptive is not None:
             self._adaptive.stop()
-        for task in (self._bringing, self._manager, self._tidying):
+        for task in (self._bringing, self._manager, self._touch, self._tidying):
             if task is not None and not task.done():
                 task.cancel()
                 await asyncio.wait({task})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from distributed.deploy.cluster import Cluster
@@ -31,7 +32,6 @@ class WatchingCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
     """A Cluster that looks again when the connection to its scheduler breaks."""
 
     events: Events
-    _broke: float | None = None
 
     @property
     def sees(self) -> bool:
@@ -39,30 +39,27 @@ class WatchingCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         comm = self._watch_worker_status_comm
         return comm is not None and not comm.closed()
 
-    async def look_again(self, reach: Callable[[], Awaitable[None]]) -> None:
-        """Make the connection anew when it broke, and say what survived.
+    async def keep_watch(self, reach: Callable[[], Awaitable[None]]) -> None:
+        """Make the connection anew whenever it breaks, and say what survived, until `reach` raises.
 
         Parameters
         ----------
         reach
-            Returns when the scheduler answers; what it raises is raised here, and the next call tries again.
-
-        Raises
-        ------
-        OSError
-            When the connection breaks again meanwhile.
+            Returns when the scheduler answers; raises when it never will.
         """
-        if self.sees:
-            return
-        if self._broke is None:
-            self._broke = time.time()
+        while True:
+            await asyncio.wait({self._watch_worker_status_task})
+            broke = time.time()
             self._say("The connection to the scheduler broke; machines go on, and it is made again.")
-        await reach()
-        await self._subscribe()
-        away, self._broke = time.time() - self._broke, None
-        datasets = await self.scheduler_comm.publish_list()
-        workers = self.scheduler_info["workers"]
-        self._say(back(away, len(workers), datasets), workers=len(workers), datasets=list(datasets))
+            while not self.sees:
+                await reach()
+                with suppress(OSError):  # it broke again
+                    await self._subscribe()
+                    datasets = tuple(await self.scheduler_comm.publish_list())
+                    workers = len(self.scheduler_info["workers"])
+                    self._say(
+                        back(time.time() - broke, workers, datasets), workers=workers, datasets=datasets
+                    )
 
     async def _subscribe(self) -> None:
         comm = await self.scheduler_comm.live_comm()

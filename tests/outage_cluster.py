@@ -158,6 +158,23 @@ def long(folder: Path) -> dict[str, object]:
         }
 
 
+def closed(folder: Path) -> dict[str, object]:
+    """The cluster is closed while the network is away, noticed or not."""
+    seconds = []
+    for noticed in (False, True):
+        cluster = made(folder, network_timeout="3s")
+        cluster.wait_for_workers(2, timeout=60)
+        time.sleep(2.5)
+        wall(WALL)
+        if noticed:
+            until(lambda cluster=cluster: not cluster.sees, 15, "the manager notices")
+        start = time.monotonic()
+        cluster.close()
+        seconds.append(time.monotonic() - start)
+        wall(NO_WALL)
+    return {"seconds": seconds, "left": [path.name for path in (folder / "cluster").iterdir()]}
+
+
 def moved(folder: Path) -> dict[str, object]:
     """The client has another address than the cluster's rules admit, at the start and later."""
     with echo():
@@ -209,7 +226,7 @@ def main() -> None:
     scenario, folder = sys.argv[1:]
     for change in (("link", "set", "lo", "up"), ("addr", "add", f"{FAR}/32", "dev", "lo")):
         subprocess.run(["ip", *change], check=True)
-    report = {"short": short, "long": long, "moved": moved}[scenario](Path(folder))
+    report = {"short": short, "long": long, "closed": closed, "moved": moved}[scenario](Path(folder))
     sys.stdout.write(json.dumps(report))
 
 

@@ -70,6 +70,15 @@ def test_long_outage_keeps_what_is_published(tmp_path):
 
 
 @walled
+def test_closed_without_network(tmp_path):
+    """Closing does not wait for a network that is away: the cloud ends the machines, and nothing is left."""
+    report = run("closed", tmp_path)
+
+    assert 25 > max(report["seconds"])
+    assert [] == report["left"]
+
+
+@walled
 def test_changed_address_is_named_and_admitted(tmp_path):
     """From an address that the rules do not admit the error names both, and `allow()` mends the rules."""
     report = run("moved", tmp_path)
@@ -89,8 +98,7 @@ def test_broken_view_is_made_anew(cluster):
             comm.abort()
 
     cluster.sync(cut)
-    until(lambda: not cluster.sees, 10, "the view is broken")
-    until(lambda: cluster.sees, 20, "the view is back")
+    until(lambda: len(cluster.events.of(Phase.network)) == 2, 20, "the view is broken, and back")
     cluster.scale(2)
     cluster.wait_for_workers(2, timeout=30)
     cluster.scale(1)
