@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from contract import until
+from outage_fargate import MARKED
 from test_access import namespace
 
 from cloudprovider import CloudError, ProcessCluster
@@ -20,11 +22,18 @@ walled = pytest.mark.skipif(
 )
 
 
-def run(scenario: str, folder: Path) -> dict:
+def tracks() -> bool:
+    """Whether the kernel can tell one group's connections from all others."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0 or not namespace():
+        return False
+    command = [*namespace(), "nft", "-f", "-"]
+    return subprocess.run(command, input=MARKED, text=True, capture_output=True, check=False).returncode == 0
+
+
+def run(*arguments: str, program: str = "outage_cluster.py") -> dict:
     """What came of a scenario in a network of its own."""
-    program = str(Path(__file__).with_name("outage_cluster.py"))
     done = subprocess.run(
-        [*namespace(), sys.executable, program, scenario, str(folder)],
+        [*namespace(), sys.executable, str(Path(__file__).with_name(program)), *arguments],
         capture_output=True,
         text=True,
         timeout=120,
@@ -44,7 +53,7 @@ def cluster(tmp_path):
 @walled
 def test_short_outage_is_survived(tmp_path):
     """For less than `network_timeout`: nothing is computed twice, no machine replaced, and it scales afterwards."""
-    report = run("short", tmp_path)
+    report = run("short", str(tmp_path))
 
     assert not report["came through the wall"]
     assert {"before": 1, "during": 1, "asked": 1} == dict(zip(report["results"], report["done"], strict=True))
@@ -56,7 +65,7 @@ def test_short_outage_is_survived(tmp_path):
 @walled
 def test_long_outage_keeps_what_is_published(tmp_path):
     """For longer: published datasets and work given to fire_and_forget survive, and both ends say what did not."""
-    report = run("long", tmp_path)
+    report = run("long", str(tmp_path))
 
     assert "published" == report["published"]
     assert [1, 1, 1] == report["done"]
@@ -70,9 +79,24 @@ def test_long_outage_keeps_what_is_published(tmp_path):
 
 
 @walled
+@pytest.mark.skipif(
+    not tracks(), reason="needs root, for a group of the client's own, and connection tracking"
+)
+def test_fargate_client_without_any_network():
+    """A client that reaches neither machines nor AWS loses nothing, and a `scale` of that time is done afterwards."""
+    report = run(program="outage_fargate.py")
+
+    assert report["cut"]
+    assert [3, 7] == report["results"]
+    assert report["kept"]
+    assert [] == report["said"]
+    assert (3, 4) == (report["orders"], report["machines"])
+
+
+@walled
 def test_closed_without_network(tmp_path):
     """Closing does not wait for a network that is away: the cloud ends the machines, and nothing is left."""
-    report = run("closed", tmp_path)
+    report = run("closed", str(tmp_path))
 
     assert 25 > max(report["seconds"])
     assert [] == report["left"]
@@ -81,7 +105,7 @@ def test_closed_without_network(tmp_path):
 @walled
 def test_changed_address_is_named_and_admitted(tmp_path):
     """From an address that the rules do not admit the error names both, and `allow()` mends the rules."""
-    report = run("moved", tmp_path)
+    report = run("moved", str(tmp_path))
 
     for text in (report["start"], *report["said"][1:2]):
         assert "Your address is 198.51.100.4 now, but its rules admit only 203.0.113.7/32." in text
