@@ -61,7 +61,7 @@ class CloudAdaptive(Adaptive):  # type: ignore[misc]  # distributed is untyped
         `.maximum`. With several workers a machine, machines come and go whole within these bounds.
     wait_count
         An idle machine goes after this many intervals without work, and not before the end of what is
-        paid for. Default: as long as costs and waiting balance best.
+        paid for. Default: after 5 seconds. Where pauses have been short it waits as long as they were.
     target_duration
         A machine is ordered when it would still find this much time's work on its arrival. Default: when
         at least a part of what it will cost is work, by its boot time and its billing minimum.
@@ -186,6 +186,8 @@ class CloudAdaptive(Adaptive):  # type: ignore[misc]  # distributed is untyped
         now = time.monotonic()
         self._track(machines, workers, now)
         await self._ask_since_when(machines)
+        busy = sum(any(worker["processing"] for worker in here) for here in workers.values())
+        self.experience.busy(busy, now)
         return Situation(
             now=now,
             work=Work(**{key: said[key] for key in ("ready", "ready_s", "movable", "waiting", "waiting_s")}),
@@ -194,6 +196,7 @@ class CloudAdaptive(Adaptive):  # type: ignore[misc]  # distributed is untyped
             boot_s=self.experience.boot_s,
             unbilled_s=self.experience.unbilled_s,
             minimum_s=self._minimum_s(machines.values()),
+            pauses_s=self.experience.pauses_s,
         )
 
     async def _guess(self) -> dict[str, Any]:

@@ -8,7 +8,8 @@ what is decided.
 * A machine is ordered when at least `Rules.share` of the seconds it will bill are work: the boot bills,
   and so does the rest of the billing minimum.
 * An idle machine goes at the end of what is paid for: its billing minimum, and a short patience after
-  its last task. While work waits that would order it again, the patience is what its boot would cost.
+  its last task. It waits longer only where that costs less than to order it again: while much work waits
+  for the last tasks of a stage, and where the last pauses were shorter than that (`Experience.pauses_s`).
 * A machine that does not bill yet is taken back when the work will be over before it arrives.
 * Never below what the data needs: whoever stays has room for what those hold who go, and the last
   machine that holds something stays.
@@ -24,7 +25,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
 __all__ = ["Decision", "Experience", "Known", "Rules", "Situation", "Work", "decide"]
 
@@ -32,6 +33,10 @@ __all__ = ["Decision", "Experience", "Known", "Rules", "Situation", "Work", "dec
 LATE = 0.1
 #: A boot that took longer was a clock that jumped.
 LONGEST_BOOT_S = 3600.0
+#: What ordering a machine again costs, in boots: its own seconds, and those of whoever waits for it.
+AGAIN = 3.0
+#: How many pauses are remembered of each level, and how long a pause is at least.
+PAUSES, SHORT_S = 8, 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +66,7 @@ class Rules:
 
     minimum: int = 0
     maximum: float = math.inf
-    share: float = 0.25
+    share: float = 0.3
     target_s: float | None = None
     patience_s: float = 5.0
     waiting: float = 0.5
@@ -150,6 +155,9 @@ class Situation:
         Seconds from the order until it bills.
     minimum_s
         Seconds that bill even when it lives for less.
+    pauses_s
+        For the first machine, the second, ...: how long it is worth waiting for work when it idles, as
+        the last pauses have taught; 0 for those of which nothing is known.
     """
 
     now: float
@@ -159,6 +167,7 @@ class Situation:
     boot_s: float = 60.0
     unbilled_s: float = 0.0
     minimum_s: float = 0.0
+    pauses_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,11 +198,14 @@ def decide(situation: Situation, rules: Rules) -> Decision:
     return Decision(target=len(machines) + int(extra), reason=reason if extra else "")
 
 
-def paid_until(machine: Known, situation: Situation, rules: Rules) -> float:
-    """When an idle machine may go: at the end of what is paid for, and of the patience with it."""
-    patient = (situation.now if machine.idle_since is None else machine.idle_since) + _patience(
-        situation, rules
-    )
+def paid_until(machine: Known, situation: Situation, rules: Rules, level: int) -> float:
+    """When an idle machine may go: at the end of what is paid for, and of the patience with it.
+
+    `level` is its rank among those that are here: what the pauses taught of the third counts for
+    whichever would leave two behind.
+    """
+    since = situation.now if machine.idle_since is None else machine.idle_since
+    patient = since + _patience(situation, rules, level)
     if not rules.keep_paid or machine.billed_from is None:
         return patient
     return max(patient, machine.billed_from + situation.minimum_s)
@@ -209,23 +221,22 @@ def _leaving(situation: Situation, rules: Rules) -> tuple[str, ...]:
     count = len(machines) - floor
     if count <= 0:
         return ()
-    unneeded = [machine for machine in machines if _comes_too_late(machine, situation)]
-    idle = [machine for machine in machines if _may_go(machine, situation, rules)]
-    chosen: list[Known] = []
-    # The youngest first of those that come too late, then the dearest, then who holds the least.
-    for machine in [
-        *sorted(unneeded, key=lambda m: -m.ordered),
-        *sorted(idle, key=lambda m: (-m.per_second, m.nbytes)),
-    ]:
-        if len(chosen) < count and _has_room(situation, [*chosen, machine], rules):
+    chosen = [machine for machine in machines if _comes_too_late(machine, situation)]
+    chosen = sorted(chosen, key=lambda machine: -machine.ordered)[:count]  # the youngest first
+    level = sum(machine.arrived for machine in machines)
+    for machine in sorted(machines, key=lambda m: (-m.per_second, m.nbytes)):  # who costs most, holds least
+        if len(chosen) == count:
+            break
+        if _may_go(machine, situation, rules, level) and _has_room(situation, [*chosen, machine], rules):
             chosen.append(machine)
+            level -= 1
     return tuple(machine.id for machine in chosen)
 
 
-def _may_go(machine: Known, situation: Situation, rules: Rules) -> bool:
+def _may_go(machine: Known, situation: Situation, rules: Rules, level: int) -> bool:
     if not machine.arrived or machine.idle_since is None or machine.pinned:
         return False
-    return situation.now >= paid_until(machine, situation, rules)
+    return situation.now >= paid_until(machine, situation, rules, level)
 
 
 def _comes_too_late(machine: Known, situation: Situation) -> bool:
@@ -242,14 +253,16 @@ def _comes_too_late(machine: Known, situation: Situation) -> bool:
     return ends <= _eta(machine, situation)
 
 
-def _patience(situation: Situation, rules: Rules) -> float:
-    """How long to wait for an idle machine's next task: as long as ordering it again would cost."""
+def _patience(situation: Situation, rules: Rules, level: int) -> float:
+    """How long to wait for an idle machine's next task: at most as long as ordering it again would cost."""
     work = situation.work
+    learned = situation.pauses_s[level - 1] if 0 < level <= len(situation.pauses_s) else 0.0
+    patience = max(rules.patience_s, learned)
     here = max(1, sum(machine.arrived for machine in situation.machines))
     each = rules.waiting * work.waiting_s / (here * situation.threads)
     if work.waiting > work.ready and each >= _needed(situation, rules):
-        return max(rules.patience_s, situation.boot_s - situation.unbilled_s)
-    return rules.patience_s
+        return max(patience, situation.boot_s - situation.unbilled_s)
+    return patience
 
 
 def _has_room(situation: Situation, going: Sequence[Known], rules: Rules) -> bool:
@@ -375,6 +388,8 @@ class Experience:
         self._ordered: dict[str, float] = {}
         self._boots: deque[float] = deque(maxlen=last)
         self._unbilled: deque[float] = deque(maxlen=last)
+        self._busy: list[float] = []
+        self._pauses: list[deque[float]] = []
 
     @property
     def boot_s(self) -> float:
@@ -385,6 +400,24 @@ class Experience:
     def unbilled_s(self) -> float:
         """Seconds from the order of a machine until it bills; 0 while that is not known."""
         return median(self._unbilled) if self._unbilled else 0.0
+
+    @property
+    def pauses_s(self) -> tuple[float, ...]:
+        """For the first machine, the second, ...: the patience that would have cost least in its last pauses.
+
+        A pause costs its seconds while the machine waits, and a boot when it did not wait long enough.
+        """
+        return tuple(_best_patience(pauses, AGAIN * self.boot_s) for pauses in self._pauses)
+
+    def busy(self, count: int, when: float) -> None:
+        """So many machines are at work now; times are of one clock that never goes back."""
+        while len(self._busy) < count:
+            self._busy.append(when)
+            self._pauses.append(deque(maxlen=PAUSES))
+        for level in range(count):
+            if (pause := when - self._busy[level]) > SHORT_S:
+                self._pauses[level].append(pause)
+            self._busy[level] = when
 
     def ordered(self, id: str, when: float) -> None:
         """A machine was ordered."""
@@ -404,3 +437,14 @@ class Experience:
         """A machine billed from so many seconds after its order."""
         if 0 <= after_s <= LONGEST_BOOT_S:
             self._unbilled.append(after_s)
+
+
+def _best_patience(pauses: Collection[float], again_s: float) -> float:
+    """How long waiting would have cost least, if the pauses to come are as the last were, or endless."""
+    endless = 1  # what has been seen twice is believed, what has been seen once is not
+
+    def cost(patience: float) -> float:
+        waited = sum(pause if pause <= patience else patience + again_s for pause in pauses)
+        return waited + endless * patience
+
+    return min((0.0, *(pause + SHORT_S for pause in pauses if pause < again_s)), key=cost)

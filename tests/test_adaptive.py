@@ -75,6 +75,7 @@ situations = st.builds(
     boot_s=st.floats(0, 600),
     unbilled_s=st.floats(0, 100),
     minimum_s=st.sampled_from([0.0, 1.0, 60.0, 3600.0]),
+    pauses_s=st.lists(st.floats(0, 120), max_size=4).map(tuple),
 )
 rules = st.builds(
     lambda least, more, **others: Rules(minimum=least, maximum=least + more, **others),
@@ -290,8 +291,8 @@ def test_paid_until_is_the_later_of_both():
     """What is paid for ends with the minimum, or with the patience if that is later."""
     young = here("a", age=30, idle=15)
     situation = Situation(now=1000.0, machines=(young,), **FARGATE)
-    assert 1000 - 30 + 10 + 60 == paid_until(young, situation, Rules())
-    assert 1000 - 15 + 5 == paid_until(young, situation, Rules(patience_s=5, keep_paid=False))
+    assert 1000 - 30 + 10 + 60 == paid_until(young, situation, Rules(), 1)
+    assert 1000 - 15 + 5 == paid_until(young, situation, Rules(patience_s=5, keep_paid=False), 1)
 
 
 def test_minimum_above_maximum():
@@ -325,6 +326,38 @@ def test_learns_from_the_last_boots():
     assert 90.0 == experience.boot_s
 
 
+def test_learns_how_long_pauses_are():
+    """What has paused shortly is waited for, as long as that costs less than ordering it again."""
+    experience = Experience(40.0)
+    now = 0.0
+    for pause in [20.0] * 6:
+        for _ in range(3):
+            now += 1.0
+            experience.busy(2, now)
+        experience.busy(1, now + pause / 2)
+        now += pause
+    first, second = experience.pauses_s
+    assert first <= 15
+    assert 20 <= second <= 25
+
+
+def test_does_not_wait_for_what_comes_back_late():
+    """Where most pauses last longer than a few boots cost, even the shorter one is not waited for."""
+    experience = Experience(40.0)
+    for when in (0.0, 90.0, 500.0, 1500.0, 3000.0):
+        experience.busy(1, when)
+    assert (0.0,) == experience.pauses_s
+
+
+def test_stays_for_the_next_short_pause():
+    """An idle machine past its minimum stays as long as its kind of pause is worth waiting for."""
+    idle = here("a", idle=20)
+    situation = Situation(now=1000.0, machines=(idle,), pauses_s=(25.0,), **FARGATE)
+    assert () == decide(situation, Rules()).leave
+    assert ("a",) == decide(dataclasses.replace(situation, now=1006.0), Rules()).leave
+    assert ("a",) == decide(dataclasses.replace(situation, pauses_s=()), Rules()).leave
+
+
 # -- over time ---------------------------------------------------------------------------------------------
 
 
@@ -337,6 +370,7 @@ class Hour:
         self.tasks = 0.0
         self.machines: dict[str, Known] = {}
         self.orders = 0
+        self.experience = Experience(40.0)
 
     def second(self):
         self.now += 1
@@ -351,11 +385,13 @@ class Hour:
             since = None if id in busy else self.machines[id].idle_since or self.now
             self.machines[id] = dataclasses.replace(self.machines[id], idle_since=since)
         tasks = math.ceil(self.tasks)
+        self.experience.busy(len(busy), self.now)
         decision = decide(
             Situation(
                 now=self.now,
                 work=burst(tasks, 1.0, running=min(tasks, len(busy))),
                 machines=tuple(self.machines.values()),
+                pauses_s=self.experience.pauses_s,
                 **FARGATE,
             ),
             self.rules,

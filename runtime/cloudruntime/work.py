@@ -8,13 +8,16 @@ __all__ = ["work"]
 
 #: States of tasks that could run now, and of those that wait for others.
 READY, WAITING = ("processing", "queued", "no-worker"), ("waiting",)
+#: Those of tasks that have been computed.
+DONE = ("memory", "released", "forgotten")
 
 
 def work(scheduler: Any) -> dict[str, Any]:
     """The work left in tasks and seconds of one thread, and what each worker does and holds.
 
-    Durations are Dask's own averages by kind of task; a kind of which none has ended counts for twice
-    the time its longest has run, or for `distributed.scheduler.unknown-task-duration`.
+    A task counts for the mean of its kind among the tasks that are there, which sways less than Dask's
+    moving average; where none has ended, for that average from before, for twice the time its longest
+    has run, or for `distributed.scheduler.unknown-task-duration`.
     """
     ready, ready_s = _tasks(scheduler, READY)
     waiting, waiting_s = _tasks(scheduler, WAITING)
@@ -45,6 +48,12 @@ def _tasks(scheduler: Any, states: tuple[str, ...]) -> tuple[int, float]:
 
 
 def _duration(scheduler: Any, prefix: Any) -> float:
+    done, seconds = 0, 0.0
+    for group in prefix.groups:
+        done += sum(group.states.get(state, 0) for state in DONE)
+        seconds += group.all_durations.get("compute", 0.0)
+    if done and seconds:
+        return seconds / done
     return float(scheduler._get_prefix_duration(prefix))  # noqa: SLF001  (distributed has no public name for it)
 
 
