@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 
 import boto3
 import pytest
@@ -10,8 +13,18 @@ from contract import until
 from distributed import Client
 from fargate_account import EXECUTION, SECRETS, TRUST
 
-from cloudprovider import BootError, CapacityError, CloudWarning, ConfigError, ECSCluster
+from cloudprovider import (
+    BootError,
+    CapacityError,
+    CloudError,
+    CloudWarning,
+    ConfigError,
+    ECSCluster,
+    FargateCluster,
+    tags,
+)
 from cloudprovider.events import Phase
+from cloudprovider.providers import _ecs_names as names
 
 NAME = "batch"
 SMALL = {
@@ -269,3 +282,34 @@ def test_ecs_cluster_that_is_not_there(cloud):
         arn.rpartition(":")[2] for arn in boto3.client("ecs").list_clusters()["clusterArns"]
     ]
     assert nothing_left(cloud)
+
+
+def test_found_from_anywhere_by_the_command_line(cloud):
+    """`dask cloud list` and `sweep` find a cluster in an ECS cluster of the user's by its name alone."""
+    ECSCluster(name="mine", n_workers=1, **SMALL).detach()
+    assert "mine" in dask_cloud("list")
+    assert "Ended 2 machines" in dask_cloud("sweep", "mine", "--yes")
+    assert nothing_left(cloud)
+
+
+def test_running_cluster_s_name_is_not_free(cloud):
+    """A cluster that has run for an hour keeps its name, whichever ECS cluster another would use."""
+    with ECSCluster(name="mine", n_workers=1, **SMALL) as cluster:
+        hour_ago = str(int(time.time()) - 3600)
+        boto3.client("ssm").add_tags_to_resource(
+            ResourceType="Parameter",
+            ResourceId=names.parameter("mine", "client"),
+            Tags=[{"Key": tags.CREATED, "Value": hour_ago}],
+        )
+        with pytest.raises(CloudError, match="There is a cluster 'mine'"):
+            FargateCluster(name="mine", n_workers=1, progress=False)
+        cluster.wait_for_workers(1, timeout=60)
+        with Client(cluster) as client:
+            assert 1 == client.submit(lambda: 1).result(timeout=30)
+    assert nothing_left(cloud)
+
+
+def dask_cloud(*arguments) -> str:
+    """What the command line prints."""
+    command = [sys.executable, "-m", "dask", "cloud", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout

@@ -11,6 +11,7 @@ from cloudprovider import tags as ledger
 from cloudprovider.errors import BootError, CloudError, ConfigError, CredentialsError, QuotaError
 from cloudprovider.provider import Swept
 from cloudprovider.providers import _ecs_names as names
+from cloudprovider.providers import _ecs_wire as wire
 from cloudprovider.providers._aws import because, chunks, code, side_by_side
 
 if TYPE_CHECKING:
@@ -111,12 +112,45 @@ def sweep(
 
 def _ending(aws: AWS, ecs_cluster: str, cluster: str) -> list[str]:
     """Tasks that were told to stop within the last hour, by whomever."""
-    request = {"cluster": ecs_cluster, "startedBy": cluster, "desiredStatus": "STOPPED"}
+    return _listed(aws, ecs_cluster, startedBy=cluster, desiredStatus="STOPPED")
+
+
+def _listed(aws: AWS, ecs_cluster: str, **request: str) -> list[str]:
     try:
-        arns = aws.pages("ecs", "list_tasks", "taskArns", **request)
-    except ConfigError:  # no ECS cluster
+        arns = aws.pages("ecs", "list_tasks", "taskArns", cluster=ecs_cluster, **request)
+    except ConfigError:  # no ECS cluster: nothing was ever started here
         return []
     return [arn.rpartition("/")[2] for arn in arns]
+
+
+def places(aws: AWS, default: str, cluster: str | None) -> list[str]:
+    """The ECS clusters in which to look for a cluster's machines, or everybody's; where they are stands last.
+
+    `ECSCluster` runs in ECS clusters of its users', which its task definitions say.
+    """
+    wanted = clusters(aws) if cluster is None else [cluster]
+    found = side_by_side(partial(_place_of, aws, name) for name in wanted)
+    return list(dict.fromkeys([default, *filter(None, found)]))
+
+
+def _place_of(aws: AWS, cluster: str) -> str:
+    family = names.family(cluster, "worker")
+    answer = aws.call("ecs", "describe_task_definition", taskDefinition=family, fine=["ClientException"])
+    return wire.place_of(answer["taskDefinition"]) if answer else ""
+
+
+def living(aws: AWS, ecs_clusters: Sequence[str], cluster: str | None) -> list[dict[str, Any]]:
+    """The tasks that nobody has told to stop, of a cluster or of all."""
+    found: dict[str, dict[str, Any]] = {}
+    for place in ecs_clusters:
+        try:
+            ids = _listed(aws, place, **({"startedBy": cluster} if cluster else {}))
+        except CredentialsError:
+            if cluster is not None or place == ecs_clusters[0]:
+                raise
+            continue  # somebody else's ECS cluster, of which we may know nothing
+        found |= {task["taskArn"]: task for task in tasks_of(aws, place, ids, include=["TAGS"])}
+    return list(found.values())
 
 
 def tasks_of(aws: AWS, ecs_cluster: str, ids: Collection[str], **request: Any) -> list[dict[str, Any]]:

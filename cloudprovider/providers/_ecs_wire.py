@@ -182,6 +182,12 @@ def replaced(config: TaskConfig, definition: Mapping[str, Any]) -> tuple[TaskCon
     return dataclasses.replace(config, **said["options"]), land.Landing.loads(said["landing"])
 
 
+def place_of(definition: Mapping[str, Any]) -> str:
+    """The ECS cluster that a task definition was registered for; empty when it is none of ours."""
+    labels = definition["containerDefinitions"][0].get("dockerLabels", {})
+    return land.Landing.loads(json.loads(labels[PLACED])["landing"]).ecs_cluster if PLACED in labels else ""
+
+
 def boot_of(definition: Mapping[str, Any]) -> Boot:
     """The Boot in a task definition of a DescribeTaskDefinition answer."""
     variables = {v["name"]: v["value"] for v in definition["containerDefinitions"][0]["environment"]}

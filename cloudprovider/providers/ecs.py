@@ -16,7 +16,7 @@ from cloudprovider import tags as ledger
 from cloudprovider import templates
 from cloudprovider.cluster import CloudCluster
 from cloudprovider.config import Config, Spot, gibibytes
-from cloudprovider.errors import CapacityError, CloudError, ConfigError, QuotaError
+from cloudprovider.errors import CapacityError, CloudError, ConfigError, CredentialsError, QuotaError
 from cloudprovider.images import default_image, require_image
 from cloudprovider.provider import Created, Machine, Provider, State, Swept
 from cloudprovider.providers import _aws_landing as land
@@ -52,31 +52,9 @@ SIZES = {
 }
 # https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutRetentionPolicy.html
 RETENTION_DAYS = (
-    *(
-        1,
-        3,
-        5,
-        7,
-        14,
-        30,
-        60,
-        90,
-        120,
-        150,
-        180,
-        365,
-        400,
-        545,
-        731,
-        1096,
-        1827,
-        2192,
-        2557,
-        2922,
-        3288,
-        3653,
-    ),
-)
+    1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180,
+    365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653,
+)  # fmt: skip
 MAX_CREATE = 10  # RunTask: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_RunTask.html
 MAX_GROUPS = 5  # AwsVpcConfiguration
 #: RunTask arguments that are ours; `task_args` may hold the others.
@@ -446,7 +424,9 @@ class ECSProvider(Provider):
 
     def describe(self, ids: Collection[str]) -> list[Machine]:
         """What ECS says of these machines, 100 a call."""
-        tasks = ends.tasks_of(self.aws, self._where, ids, include=["TAGS"])
+        return self._machines(ends.tasks_of(self.aws, self._where, ids, include=["TAGS"]))
+
+    def _machines(self, tasks: Sequence[Mapping[str, Any]]) -> list[Machine]:
         addresses = self._public_addresses(tasks) if self.config.public else {}
         return [dataclasses.replace(m, public_address=addresses.get(m.id)) for m in map(wire.machine, tasks)]
 
@@ -455,15 +435,13 @@ class ECSProvider(Provider):
         ends.stop(self.aws, self._where, sorted(set(ids)), f"dask {self.identity.name} gave it back")
 
     def list(self, cluster: str | None = None) -> list[Machine]:
-        """Live machines of a cluster, or of every cluster in this ECS cluster, by tag."""
-        request = {"cluster": self._where, **({"startedBy": cluster} if cluster else {})}
-        try:
-            arns = self.aws.pages("ecs", "list_tasks", "taskArns", **request)
-        except ConfigError:  # no ECS cluster: nothing was ever started here
-            return []
+        """Live machines of a cluster, or of every cluster in the account, by tag."""
+        return [*self._living(self._places(cluster), cluster)]
+
+    def _living(self, places: Sequence[str], cluster: str | None) -> Sequence[Machine]:
         return [
             machine
-            for machine in self.describe([wire.last(arn) for arn in arns])
+            for machine in self._machines(ends.living(self.aws, places, cluster))
             if machine.state is not State.gone and machine.cluster and cluster in {None, machine.cluster}
         ]
 
@@ -471,14 +449,24 @@ class ECSProvider(Provider):
         """Remove everything of this cluster, machines first; the landing stays."""
         if self._claimed is False and cluster == self.identity.name:
             return Swept()  # the name may be somebody else's, and nothing under it is ours
-        return ends.sweep(self.aws, self._where, cluster, partial(self.list, cluster), self.patience_s)
+        return self._sweep(cluster, self.patience_s)
+
+    def _sweep(self, cluster: str, patience_s: float) -> Swept:
+        place = self._places(cluster)[-1]
+        return ends.sweep(self.aws, place, cluster, partial(self._living, [place], cluster), patience_s)
 
     def sweep_expired(self) -> tuple[str, ...]:
         """Remove what clusters left whose `expires` has passed and that have no live machine."""
-        over = [name for name in ends.expired(self.aws, time.time()) if not self.list(name)]
+        over = [name for name in ends.expired(self.aws, time.time()) if self._is_abandoned(name)]
         for name in over:
-            ends.sweep(self.aws, self._where, name, partial(self.list, name), 1.0)
+            self._sweep(name, 1.0)
         return tuple(over)
+
+    def _is_abandoned(self, cluster: str) -> bool:
+        try:
+            return not self.list(cluster)
+        except CredentialsError:  # it is in an ECS cluster of which we may know nothing
+            return False
 
     def allow(self, sources: Collection[str]) -> None:
         """Make the scheduler's ingress rules exactly these CIDR sources."""
@@ -524,6 +512,12 @@ class ECSProvider(Provider):
     @property
     def _where(self) -> str:
         return self._landing.ecs_cluster if self._landing else self.config.ecs_cluster or land.ECS_CLUSTER
+
+    def _places(self, cluster: str | None) -> Sequence[str]:
+        """The ECS clusters that may have a cluster's machines: our own cluster's are where we put them."""
+        if self._landing and cluster == self.identity.name:
+            return [self._where]
+        return ends.places(self.aws, self._where, cluster)
 
     @property
     def _name(self) -> str:
