@@ -103,7 +103,7 @@ class CloudAdaptive(Adaptive):  # type: ignore[misc]  # distributed is untyped
         self._patience_s = None if wait_count is None else wait_count * float(self.interval or 0.0)
         self._target_s, self._keep_paid = target_s, keep_paid
         self.rules = self._rules()
-        self.experience = Experience(cluster.provider.boot_s if cluster.provider else 60.0)
+        self.experience = Experience(cluster.provider.boot_s)
         self._tracks: dict[str, _Track] = {}
         self._rates: dict[tuple[str, str], Rate] = {}
         self._looked = False
@@ -147,7 +147,7 @@ class CloudAdaptive(Adaptive):  # type: ignore[misc]  # distributed is untyped
         await self._act(decision)
 
     async def _act(self, decision: Decision) -> None:
-        fleet = self.cluster._the_fleet
+        fleet = self.cluster.fleet
         if decision.leave:
             self._note(decision, "down")
             names = [name for id in decision.leave for name in self.cluster._names(id)]
@@ -181,7 +181,7 @@ class CloudAdaptive(Adaptive):  # type: ignore[misc]  # distributed is untyped
     async def _situation(self) -> Situation:
         status = await self.scheduler.cloud_status()
         said = status.get("work") or await self._guess()
-        machines = dict(self.cluster._the_fleet.machines)
+        machines = dict(self.cluster.fleet.machines)
         workers = self._by_machine(said["workers"], machines)
         now = time.monotonic()
         self._track(machines, workers, now)
@@ -276,12 +276,12 @@ class CloudAdaptive(Adaptive):  # type: ignore[misc]  # distributed is untyped
     def _rate(self, machine: Machine) -> Rate:
         key = machine.kind, machine.market
         if key not in self._rates:
-            self._rates[key] = self.cluster._cloud.rate(machine)
+            self._rates[key] = self.cluster.provider.rate(machine)
         return self._rates[key]
 
     def _minimum_s(self, machines: Iterable[Machine]) -> float:
         """The billing minimum of the machines there are, or of the scheduler's while there are none."""
-        some = list(machines) or [self.cluster._scheduler]
+        some = list(machines) or [self.cluster.scheduler_machine]
         return float(max(self._rate(machine).minimum_s for machine in some))
 
     def _threads(self, workers: Iterable[Iterable[Mapping[str, Any]]]) -> int:
@@ -289,7 +289,7 @@ class CloudAdaptive(Adaptive):  # type: ignore[misc]  # distributed is untyped
         counts = [sum(worker["nthreads"] for worker in machine) for machine in workers]
         if counts:
             return int(max(1, round(sum(counts) / len(counts))))
-        boot = self.cluster._cloud.boot("worker")
+        boot = self.cluster.provider.boot("worker")
         return int(max(1, boot.processes * (boot.nthreads or 1)))
 
 

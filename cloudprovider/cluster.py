@@ -10,8 +10,6 @@ import logging
 import math
 import operator
 import pickle
-import threading
-import time
 import warnings
 import weakref
 from contextlib import suppress
@@ -21,7 +19,6 @@ from distributed.comm import CommClosedError
 from distributed.core import Status, rpc
 
 from cloudprovider import access, security
-from cloudprovider.bill import Meter
 from cloudprovider.compat import translated_options
 from cloudprovider.config import Config, seconds
 from cloudprovider.errors import (
@@ -32,10 +29,10 @@ from cloudprovider.errors import (
     ConfigError,
     CredentialsError,
 )
+from cloudprovider.estate import Estate
 from cloudprovider.events import Event, Events, Phase
-from cloudprovider.fleet import Fleet
-from cloudprovider.progress import shown
-from cloudprovider.provider import Machine, Provider, State, contact
+from cloudprovider.progress import say, shown
+from cloudprovider.provider import Machine, Provider, State
 from cloudprovider.timeline import Timeline, timeline
 from cloudprovider.watching import WatchingCluster
 
@@ -43,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Generator
 
     from cloudprovider.bill import Bill
+    from cloudprovider.fleet import Fleet
+    from cloudprovider.provider import Identity
 
 __all__ = ["CloudCluster"]
 
@@ -93,13 +92,9 @@ class CloudCluster(WatchingCluster):
         self._setup(self.config_class.of(**options), asynchronous=asynchronous, loop=loop)
 
     def _setup(self, config: Config, *, asynchronous: bool, loop: Any, attach: bool = False) -> None:
-        self.config = config
-        self.identity = config.identity()
         self.events = Events()
-        self.provider: Provider | None = None
-        self.fleet: Fleet | None = None
+        self.estate = Estate(config, self.provider_class, self.events, type(self).__name__)
         self.security: Any = None
-        self.scheduler_machine: Machine | None = None
         self.shutdown_on_close = config.shutdown_on_close
         self._attach = attach
         self._starting: asyncio.Future[None] | None = None
@@ -114,13 +109,10 @@ class CloudCluster(WatchingCluster):
         self._pages: Any = None
         self._arrivals: frozenset[str] = frozenset()
         self._tunnel: Any = None
-        self._client_secret = ""
         self._renewed = 0.0
         self._ended: CloudError | None = None
         self._complaint = ""
-        self._meter = Meter()
-        self._swept = threading.Event()
-        super().__init__(asynchronous=asynchronous, loop=loop, name=self.identity.name, quiet=True)
+        super().__init__(asynchronous=asynchronous, loop=loop, name=self.estate.identity.name, quiet=True)
         self.events.listen(self._remember)
         self._instances.add(self)
         if not self.called_from_running_loop:
@@ -201,13 +193,14 @@ class CloudCluster(WatchingCluster):
 
     async def _bring_up(self) -> None:
         """One boot deep: workers are ordered as soon as the scheduler's private address is known."""
-        await (self._find() if self._attach else self._make())
-        deadline = asyncio.get_running_loop().time() + self._start_timeout_s
+        await self._call(self.estate.find if self._attach else self.estate.make)
+        self.security = security.client_security(self.estate.client_secret)
+        deadline = asyncio.get_running_loop().time() + self.estate.start_timeout_s
         await self._address(deadline)
         connecting = asyncio.ensure_future(self._connect(deadline))
         try:
-            refusal = await self._reconcile() if self._the_fleet.missing > 0 else None
-            if refusal and not self._the_fleet.machines:
+            refusal = await self._reconcile() if self.fleet.missing > 0 else None
+            if refusal and not self.fleet.machines:
                 raise refusal
             await connecting
         finally:
@@ -226,7 +219,7 @@ class CloudCluster(WatchingCluster):
     async def _tidy(self) -> None:
         """Remove what others' clusters left free of charge past their hard end; it is no reason to fail."""
         try:
-            swept = await self._call(self._cloud.sweep_expired)
+            swept = await self._call(self.provider.sweep_expired)
         except CloudError as error:
             logger.info("What expired clusters left was not swept: %s", error)
         else:
@@ -237,38 +230,9 @@ class CloudCluster(WatchingCluster):
         """Give workers, which booted beside the scheduler, a moment to arrive while progress is shown."""
         with suppress(TimeoutError):
             async with asyncio.timeout(WELCOME_S):
-                while self._the_fleet.machines.keys() - self._arrived():
+                while self.fleet.machines.keys() - self._arrived():
                     self._waker.clear()
                     await self._waker.wait()
-
-    async def _make(self) -> None:
-        config = self.config
-        if config.public and not config.tunnel and config.allow_from is None:
-            self.events.emit(Phase.access, "Learning the address you come from.")
-            own = await asyncio.to_thread(access.own_address)
-            config = dataclasses.replace(config, allow_from=own)
-        secrets = await asyncio.to_thread(self._keys)
-        self._client_secret = secrets.client
-        self.security = security.client_security(secrets.client)
-        self.config = config
-        self.provider = type(self).provider_class(config, self.identity)
-        self.events.emit(Phase.landing, f"Preparing {self._where}.")
-        made = [config.boot(role, self.identity) for role in ("scheduler", "worker")]
-        await self._call(self.provider.prepare, made, secrets)
-        self._new_fleet()
-        self._the_fleet.ask(self._machines_for(config.n_workers))
-        self.events.emit(Phase.ordered, "Ordering the scheduler.", role="scheduler", count=1)
-        await self._call(self._order_scheduler)
-
-    def _keys(self) -> security.Secrets:
-        own = self.config.security
-        return security.make_secrets(self.identity) if own is True else security.secrets_of(own)
-
-    def _order_scheduler(self) -> None:
-        created = self._cloud.create(self._cloud.boot("scheduler"), 1)
-        if not created.machines:
-            raise created.refusal or CloudError(f"{self._where} got no scheduler, and no reason.")
-        [self.scheduler_machine] = created.machines
 
     async def _call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call the provider in a thread; closing waits for the calls that are under way."""
@@ -277,92 +241,31 @@ class CloudCluster(WatchingCluster):
         call.add_done_callback(self._calls.discard)
         return await asyncio.shield(call)
 
-    async def _find(self) -> None:
-        asked = self.config.allow_from is not None
-        self.provider = type(self).provider_class(self.config, self.identity)
-        secrets = await self._call(self.provider.attach)
-        self.identity = self.provider.identity
-        scheduler, worker = (self.provider.boot(role) for role in ("scheduler", "worker"))
-        self.config = dataclasses.replace(
-            self.provider.config, worker_processes=worker.processes, jupyter=scheduler.jupyter
-        )
-        self._client_secret = secrets.client
-        self.security = security.client_security(secrets.client)
-        machines = await self._call(self.provider.list, self.identity.name)
-        self.scheduler_machine = next((m for m in machines if m.role == "scheduler"), None)
-        if self.scheduler_machine is None:
-            raise CloudError(
-                f"Cluster {self.name!r} has no scheduler any more; dask cloud sweep removes what it left."
-            )
-        self._new_fleet()
-        self._the_fleet.adopt(m for m in machines if m.role == "worker")
-        await self._admit(asked=asked)
-
-    async def _admit(self, *, asked: bool) -> None:
-        """Let in who attaches: what `allow_from` says, else our present address beside those that are in."""
-        there = self.config.sources()
-        if not self.config.public or self.config.tunnel or not there:
-            return
-        if not asked:
-            try:
-                own = await asyncio.to_thread(access.own_address)
-            except AccessError as error:
-                logger.info("%s", error)
-                return
-            if access.admitted(own, there):
-                return
-            self.events.emit(
-                Phase.access, f"Admitting your present address, {own}, beside {', '.join(there)}."
-            )
-            there = (*there, own)
-        await self._allow(there)
-
-    def _new_fleet(self) -> None:
-        self.fleet = Fleet(self._cloud, self._worker_boot, self.events, start_timeout_s=self._start_timeout_s)
-
-    def _worker_boot(self) -> Any:
-        scheduler = self.scheduler_machine
-        if scheduler is None or scheduler.private_address is None:
-            raise CloudError("Workers were ordered before the scheduler had an address.")
-        address = f"tls://{contact(scheduler.private_address)}"
-        return dataclasses.replace(self._cloud.boot("worker"), scheduler=address)
-
     async def _address(self, deadline: float) -> None:
         """Wait until the scheduler's machine has its addresses, looking ever less often."""
         loop = asyncio.get_running_loop()
         pause = 0.2
-        while not self._addressed:
+        while not self.estate.addressed:
             if loop.time() > deadline:
-                raise BootError(
-                    f"The scheduler {self._scheduler.id} had no address after {self._start_timeout_s:.0f} s."
-                )
+                within = f"{self.estate.start_timeout_s:.0f} s"
+                raise BootError(f"The scheduler {self.estate.scheduler.id} had no address after {within}.")
             await asyncio.sleep(pause)
             pause *= 1.3
             await self._look_at_scheduler()
-        self.events.emit(
-            Phase.placed,
-            f"The scheduler has {self._scheduler.private_address} in {self._scheduler.zone or 'one zone'}.",
-            machine=self._scheduler.id,
-            role="scheduler",
-        )
-
-    @property
-    def _addressed(self) -> bool:
-        machine = self._scheduler
-        outside = machine.public_address is not None or not self.config.public or self.config.tunnel
-        return machine.private_address is not None and outside
+        machine = self.estate.scheduler
+        where = f"{machine.private_address} in {machine.zone or 'one zone'}"
+        self.events.emit(Phase.placed, f"The scheduler has {where}.", machine=machine.id, role="scheduler")
 
     async def _look_at_scheduler(self) -> None:
-        for machine in await self._call(self._cloud.describe, [self._scheduler.id]):
-            self.scheduler_machine = machine
-            if machine.state is State.gone:
-                raise await self._over(machine)
+        machine = await self._call(self.estate.look_at_scheduler)
+        if machine.state is State.gone:
+            raise await self._over(machine)
 
     async def _over(self, machine: Machine) -> CloudError:
         """Why there is no scheduler: it never was up, or it has ended."""
         if self.status != Status.running:
-            logs = await self._call(self._cloud.logs, machine.id, 20)
-            return self._cloud.diagnosis(machine, logs)
+            provider = self.estate.provider
+            return provider.diagnosis(machine, await self._call(provider.logs, machine.id, 20))
         self._ended = CloudError(
             f"The scheduler {machine.id} has ended ({machine.reason or 'no reason given'}), and with it all "
             f"that {self._where} knew. close() removes the rest; then start another."
@@ -382,7 +285,9 @@ class CloudCluster(WatchingCluster):
         finally:
             watching.cancel()
         self.scheduler_comm = rpc(address, connection_args=self.security.get_connection_args("client"))
-        self.events.emit(Phase.connected, f"The scheduler answers at {address}.", machine=self._scheduler.id)
+        self.events.emit(
+            Phase.connected, f"The scheduler answers at {address}.", machine=self.estate.scheduler.id
+        )
 
     async def _reach(self, address: str, within: float, watching: asyncio.Future[None]) -> None:
         """Wait until the scheduler answers, or until who watches it raises."""
@@ -392,7 +297,7 @@ class CloudCluster(WatchingCluster):
                 self.security,
                 within=within,
                 allowed=self.config.sources(),
-                running=lambda: self._scheduler.state is State.running,
+                running=lambda: self.estate.scheduler.state is State.running,
             )
         )
         try:
@@ -422,15 +327,13 @@ class CloudCluster(WatchingCluster):
         raise self._ended
 
     async def _reachable_address(self) -> str:
-        machine = self._scheduler
-        if self.config.tunnel:
-            self.events.emit(Phase.access, "Opening the cloud's tunnel to the scheduler.", tunnel=True)
-            self._tunnel = await self._call(self._cloud.tunnel, machine)
-            await self._call(self._tunnel.open, self._start_timeout_s)
-            host, port = self._tunnel.address
-            return f"tls://{host}:{port}"
-        host = machine.public_address if self.config.public else machine.private_address
-        return f"tls://{contact(host or '')}"
+        if not self.config.tunnel:
+            return self.estate.contact
+        self.events.emit(Phase.access, "Opening the cloud's tunnel to the scheduler.", tunnel=True)
+        self._tunnel = await self._call(self.estate.provider.tunnel, self.estate.scheduler)
+        await self._call(self._tunnel.open, self.estate.start_timeout_s)
+        host, port = self._tunnel.address
+        return f"tls://{host}:{port}"
 
     async def _watch_scheduler(self) -> None:
         pause = 1.0
@@ -444,7 +347,7 @@ class CloudCluster(WatchingCluster):
     async def _manage(self) -> None:
         """Reconcile when woken, and every so often; renew the lease; survive whatever a pass raises."""
         while self.status == Status.running and self._ended is None:
-            fleet = self._the_fleet
+            fleet = self.fleet
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._waker.wait(), BUSY_S if fleet.waiting else QUIET_S)
             self._waker.clear()
@@ -469,9 +372,9 @@ class CloudCluster(WatchingCluster):
         if self._ended or self.status in (Status.closing, Status.closed):
             return self._ended
         async with self._lock:
-            gone = set(self._the_fleet.ended)
-            refusal: CloudError | None = await self._call(self._the_fleet.reconcile, self._arrived())
-            lost = set(self._the_fleet.ended) - gone
+            gone = set(self.fleet.ended)
+            refusal: CloudError | None = await self._call(self.fleet.reconcile, self._arrived())
+            lost = set(self.fleet.ended) - gone
             await self._forget(lost)
             return refusal
 
@@ -505,7 +408,7 @@ class CloudCluster(WatchingCluster):
     def _note_arrivals(self) -> None:
         arrived = self._arrived()
         known, self._arrivals = self._arrivals, frozenset(arrived)
-        wanted = self._the_fleet.target
+        wanted = self.fleet.target
         for count, machine in enumerate(sorted(arrived - known), len(arrived & known) + 1):
             message = f"{count} of {wanted} machines are here."
             self.events.emit(Phase.arrived, message, machine=machine, count=count, total=wanted)
@@ -516,7 +419,7 @@ class CloudCluster(WatchingCluster):
     def _machine_of(self, worker: str) -> str:
         """The machine of a Dask worker: its name, or what is before its last `-<k>`."""
         name = str(worker)
-        return name if name in self._the_fleet.machines else name.rpartition("-")[0] or name
+        return name if name in self.fleet.machines else name.rpartition("-")[0] or name
 
     # -- scaling: what Adaptive, the widget and the user call ----------------------------------------------
 
@@ -544,8 +447,8 @@ class CloudCluster(WatchingCluster):
     async def _scale(self, n: int) -> None:
         if self._ended:
             raise self._ended
-        fleet = self._the_fleet
-        fleet.ask(self._machines_for(n))
+        fleet = self.fleet
+        fleet.ask(self.estate.machines_for(n))
         if (surplus := -fleet.missing) > 0:
             await self._release(await self._least_useful(surplus))
         elif refusal := await self._reconcile():
@@ -586,14 +489,14 @@ class CloudCluster(WatchingCluster):
         workers
             Names of Dask workers.
         """
-        machines = {self._machine_of(name) for name in workers} & set(self._the_fleet.machines)
-        fleet = self._the_fleet
+        machines = {self._machine_of(name) for name in workers} & set(self.fleet.machines)
+        fleet = self.fleet
         fleet.ask(max(0, min(fleet.target, len(fleet.machines)) - len(machines)))
         await self._release(machines)
 
     async def _least_useful(self, count: int) -> list[str]:
         """Machines that have not arrived first, then those Dask calls idle and that hold the least."""
-        victims = self._the_fleet.not_arrived()[:count]
+        victims = self.fleet.not_arrived()[:count]
         if len(victims) < count:
             per_machine = self.config.worker_processes
             # Several workers a machine close together: they share its address.
@@ -602,17 +505,17 @@ class CloudCluster(WatchingCluster):
                 n=(count - len(victims)) * per_machine, key=key, attribute="name"
             )
             chosen = dict.fromkeys(self._machine_of(name) for name in names)
-            victims += [m for m in chosen if m in self._the_fleet.machines][: count - len(victims)]
-        rest = [m for m in self._the_fleet.machines if m not in victims]
+            victims += [m for m in chosen if m in self.fleet.machines][: count - len(victims)]
+        rest = [m for m in self.fleet.machines if m not in victims]
         return (victims + rest)[:count]
 
     async def _release(self, machines: Collection[str]) -> None:
         """Drain, then delete; a machine whose data has nowhere to go is kept."""
         async with self._lock:
             safe = await self._drain(set(machines))
-            await self._call(self._the_fleet.release, safe)
-        if kept := set(machines) & set(self._the_fleet.machines):
-            self._the_fleet.target = max(self._the_fleet.target, len(self._the_fleet.machines))
+            await self._call(self.fleet.release, safe)
+        if kept := set(machines) & set(self.fleet.machines):
+            self.fleet.target = max(self.fleet.target, len(self.fleet.machines))
             self.events.emit(
                 Phase.kept,
                 f"Kept {len(kept)} of {len(machines)} machines: they hold the last copy of data that has "
@@ -632,9 +535,6 @@ class CloudCluster(WatchingCluster):
             self.events.emit(Phase.drained, f"Drained {len(machines)} machines.", ids=sorted(machines))
         return machines
 
-    def _machines_for(self, n_workers: int) -> int:
-        return -(-n_workers // self.config.worker_processes)
-
     def _names(self, machine: str) -> list[str]:
         if self.config.worker_processes == 1:
             return [machine]
@@ -643,9 +543,7 @@ class CloudCluster(WatchingCluster):
     @property
     def workers(self) -> dict[str, Machine]:
         """Machine by Dask worker name, of all that are ordered and not gone."""
-        if self.fleet is None:
-            return {}
-        live = list(self.fleet.machines.items())
+        live = self.estate.machines.items()
         return {name: machine for id, machine in live for name in self._names(id)}
 
     @property
@@ -656,7 +554,7 @@ class CloudCluster(WatchingCluster):
     @property
     def plan(self) -> set[str]:
         """Names of the workers there should be; those not ordered yet have names of their own."""
-        missing = max(0, self.fleet.missing) if self.fleet else 0
+        missing = self.estate.missing
         planned = (name for k in range(missing) for name in self._names(f"planned-{k}"))
         return self.requested | set(planned)
 
@@ -669,7 +567,7 @@ class CloudCluster(WatchingCluster):
             try:
                 while not waiting.done():
                     await asyncio.wait({waiting}, timeout=0.2)
-                    if not waiting.done() and (failure := self._ended or self._the_fleet.failure):
+                    if not waiting.done() and (failure := self._ended or self.fleet.failure):
                         raise failure
                 await waiting
             except CommClosedError:
@@ -691,7 +589,7 @@ class CloudCluster(WatchingCluster):
         host = self.scheduler_comm.address.rpartition("/")[2].rpartition(":")[0]
         address = "{}:{}".format(*self._tunnel.front) if self._tunnel else f"{host}:{front}"
         try:
-            self._pages = await serve_pages(address, self._client_secret)
+            self._pages = await serve_pages(address, self.estate.client_secret)
         except OSError as error:
             logger.warning("The dashboard cannot be served here: %s", error)
 
@@ -703,11 +601,9 @@ class CloudCluster(WatchingCluster):
     @property
     def jupyter_link(self) -> str:
         """Where the user's browser finds Jupyter, with its token; empty without `jupyter=True`."""
-        import json
-
         if self._pages is None or not self.config.jupyter:
             return ""
-        return f"{self._pages.url}/jupyter/lab?token={json.loads(self._client_secret)['token']}"
+        return f"{self._pages.url}/jupyter/lab?token={self.estate.token}"
 
     @property
     def timeline(self) -> Timeline:
@@ -723,27 +619,7 @@ class CloudCluster(WatchingCluster):
             Spent, per hour, by role and market; billing minimums, public addresses and storage
             included; what it leaves out is listed in it.
         """
-        if self.status == Status.running:
-            self._look_at_unbilled()
-        for machine in self._ever():
-            self._meter.see(machine, self._cloud.rate(machine))
-        return self._meter.bill()
-
-    def _look_at_unbilled(self) -> None:
-        """Ask the cloud since when machines bill that it had not started when we last looked."""
-        fleet = self._the_fleet
-        unknown = [machine.id for machine in self._ever() if machine.billed_from is None]
-        for machine in self._cloud.describe(unknown) if unknown else ():
-            if machine.id in fleet.machines:
-                fleet.machines[machine.id] = machine
-            elif machine.id == self._scheduler.id:
-                self.scheduler_machine = machine
-
-    def _ever(self) -> list[Machine]:
-        """Every machine there has been."""
-        fleet = self._the_fleet
-        own = [self.scheduler_machine] if self.scheduler_machine else []
-        return [*own, *list(fleet.machines.values()), *list(fleet.ended.values())]
+        return self.estate.cost()
 
     def allow(self, *sources: str) -> Awaitable[None] | None:
         """Make the ingress rules exactly these CIDR blocks; without any, your present address.
@@ -753,12 +629,7 @@ class CloudCluster(WatchingCluster):
         CloudError
             When the cloud refuses the rule.
         """
-        return self.sync(self._allow, sources)  # type: ignore[no-any-return]
-
-    async def _allow(self, sources: tuple[str, ...]) -> None:
-        chosen = sources or (await asyncio.to_thread(access.own_address),)
-        self.config = dataclasses.replace(self.config, allow_from=chosen)
-        await self._call(self._cloud.allow, self.config.sources())
+        return self.sync(self._call, self.estate.allow, sources)  # type: ignore[no-any-return]
 
     # -- leave and close -----------------------------------------------------------------------------------
 
@@ -797,8 +668,7 @@ class CloudCluster(WatchingCluster):
     async def _shut_down(self) -> None:
         self.status = Status.closing
         self.events.emit(Phase.closing, f"Closing {self._where}.")
-        if self.fleet:
-            self.fleet.stop()
+        self.estate.stop()
         await self._stop_own_tasks()
         error: CloudError | None = None
         try:
@@ -809,7 +679,8 @@ class CloudCluster(WatchingCluster):
             await super()._close()
             await self._close_tunnel()
             self._instances.discard(self)
-            self.events.emit(Phase.closed, f"Closed {self._where}.")
+            closed = self.events.emit(Phase.closed, f"Closed {self._where}{self.estate.paid}.")
+            say(closed.message, visible=self.config.progress)
         if error:
             raise error
 
@@ -842,12 +713,10 @@ class CloudCluster(WatchingCluster):
 
     async def _clean_up(self, *, asked: bool) -> CloudError | None:
         """Delete through the API; returns what to raise when machines may still run."""
-        if self.provider is None:
-            return None
         try:
             if self._calls:
                 await asyncio.wait(set(self._calls))
-            await asyncio.to_thread(self._delete_all)
+            await asyncio.to_thread(self.estate.remove)
         except CredentialsError as error:
             free = (
                 f"{error} The scheduler has ended the machines of {self.name!r} itself; what is left bills "
@@ -864,31 +733,9 @@ class CloudCluster(WatchingCluster):
             return error
         return None
 
-    def _delete_all(self) -> None:
-        """Delete what we know and sweep what we do not; synchronous, so that it works at exit too."""
-        if self.fleet:
-            self.fleet.stop()
-            self.fleet.settle()
-        known = [*(self.fleet.machines if self.fleet else ())]
-        if self.scheduler_machine is not None:
-            known.append(self.scheduler_machine.id)
-        if known:
-            self._cloud.delete(known)
-        swept = self._cloud.sweep(self.identity.name)
-        self._last_look(known)
-        if swept.left:
-            self.events.emit(Phase.closing, f"Left for the next sweep: {', '.join(swept.left)}.")
-        self._meter.close(time.time())
-        self._swept.set()
-
-    def _last_look(self, known: Collection[str]) -> None:
-        """What the cloud says of our machines' ends: the receipt wants it to the second."""
-        for machine in self._cloud.describe(known) if known else ():
-            self._meter.see(machine, self._cloud.rate(machine))
-
     def _sweep_at_exit(self) -> None:
-        if self.shutdown_on_close and self.provider is not None and not self._swept.is_set():
-            self._delete_all()
+        if self.shutdown_on_close:
+            self.estate.remove()
 
     # -- what it says of itself ----------------------------------------------------------------------------
 
@@ -903,26 +750,33 @@ class CloudCluster(WatchingCluster):
         self._log(event.message)
 
     @property
+    def config(self) -> Config:
+        """Its options, as they are now."""
+        return self.estate.config
+
+    @property
+    def identity(self) -> Identity:
+        """Its name, owner, birth and hard end, as its tags say."""
+        return self.estate.identity
+
+    @property
+    def provider(self) -> Provider:
+        """The cloud's service that runs its machines."""
+        return self.estate.provider
+
+    @property
+    def fleet(self) -> Fleet:
+        """Its workers' machines."""
+        return self.estate.fleet
+
+    @property
+    def scheduler_machine(self) -> Machine:
+        """Its scheduler's machine."""
+        return self.estate.scheduler
+
+    @property
     def _where(self) -> str:
-        return f"{type(self).__name__} {self.name!r}"
-
-    @property
-    def _cloud(self) -> Provider:
-        if self.provider is None:
-            raise CloudError(f"{self._where} has not started.")
-        return self.provider
-
-    @property
-    def _the_fleet(self) -> Fleet:
-        if self.fleet is None:
-            raise CloudError(f"{self._where} has not started.")
-        return self.fleet
-
-    @property
-    def _scheduler(self) -> Machine:
-        if self.scheduler_machine is None:
-            raise CloudError(f"{self._where} has no scheduler yet.")
-        return self.scheduler_machine
+        return self.estate.where
 
     @property
     def _lock(self) -> asyncio.Lock:
@@ -935,10 +789,6 @@ class CloudCluster(WatchingCluster):
         if self._wake is None:
             raise CloudError(f"{self._where} has not started.")
         return self._wake
-
-    @property
-    def _start_timeout_s(self) -> float:
-        return seconds(self.config.start_timeout, "start_timeout")
 
 
 def _signature(config: type[Config]) -> inspect.Signature:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cloudprovider.events import Event, Events
     from cloudprovider.timeline import Timeline
 
-__all__ = ["shown"]
+__all__ = ["say", "shown"]
 
 logger = logging.getLogger("cloudprovider.progress")
 
@@ -148,6 +148,17 @@ def shown(
             last.append(progress.final(error))
             raise
         last.append(progress.final())
+
+
+def say(line: str, *, visible: bool | None = None) -> None:
+    """Say one line to whom progress is shown: on stderr, or to the log where no one may look."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if visible or (visible is None and console.is_terminal):
+        _printer(console)(line)
+    else:
+        logger.info("%s", line)
 
 
 @contextmanager

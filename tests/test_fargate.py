@@ -94,7 +94,7 @@ def test_rules_and_keys(cluster, cloud):
     tasks = ecs.list_tasks(cluster="dask")["taskArns"]
     shown += str(ecs.describe_tasks(cluster="dask", tasks=tasks, include=["TAGS"]))
     shown += "".join(cluster.provider.logs(task.rpartition("/")[2], 1000) for task in tasks)
-    token = json.loads(cluster._client_secret)["token"]
+    token = json.loads(cluster.estate.client_secret)["token"]
     assert "PRIVATE KEY" not in shown
     assert token not in shown
 

@@ -188,7 +188,7 @@ def test_jupyter(cloud):
         address, _, token = cluster.jupyter_link.partition("/lab?token=")
         status = f"{address}/api/status"
         until(lambda: answer(status) != 502, 60, "Jupyter serves")
-        assert token == json.loads(cluster._client_secret)["token"]
+        assert token == json.loads(cluster.estate.client_secret)["token"]
         assert [403, 403, 200] == [answer(status + query) for query in ("", "?token=x", f"?token={token}")]
 
         front = "https://{}:{}".format(

@@ -1,0 +1,293 @@
+"""What one cluster has in a cloud: its identity, keys, scheduler, fleet and bill.
+
+It knows nothing of Dask's protocol or of event loops: synchronous, as providers are, so that all of it can
+be removed when the interpreter exits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from cloudprovider import access, security
+from cloudprovider.bill import Meter, dollars, duration
+from cloudprovider.config import seconds
+from cloudprovider.errors import AccessError, CloudError
+from cloudprovider.events import Phase
+from cloudprovider.fleet import Fleet
+from cloudprovider.provider import contact
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from cloudruntime.boot import Boot
+
+    from cloudprovider.bill import Bill
+    from cloudprovider.config import Config
+    from cloudprovider.events import Events
+    from cloudprovider.provider import Machine, Provider
+
+__all__ = ["Estate"]
+
+logger = logging.getLogger("cloudprovider")
+
+
+class Estate:
+    """What one cluster has in a cloud, from its first call to its last. Thread-safe.
+
+    Parameters
+    ----------
+    config
+        The cloud's options.
+    provider_class
+        Makes the provider.
+    events
+        Where what happens is recorded.
+    where
+        What messages call the cluster, such as `FargateCluster`; its name is added.
+    """
+
+    def __init__(self, config: Config, provider_class: type[Provider], events: Events, where: str) -> None:
+        self.config = config
+        self.identity = config.identity()
+        self.events = events
+        self.client_secret = ""
+        self.where = f"{where} {self.identity.name!r}"
+        self._provider_class = provider_class
+        self._provider: Provider | None = None
+        self._fleet: Fleet | None = None
+        self._scheduler: Machine | None = None
+        self._meter = Meter()
+        self._stopping = threading.Event()
+        self._removed = threading.Event()
+
+    # -- its parts -------------------------------------------------------------------------------------
+
+    @property
+    def provider(self) -> Provider:
+        """The cloud's service.
+
+        Raises
+        ------
+        CloudError
+            Before the start; as for `fleet` and `scheduler`.
+        """
+        if self._provider is None:
+            raise CloudError(f"{self.where} has not started.")
+        return self._provider
+
+    @property
+    def fleet(self) -> Fleet:
+        """Its workers' machines."""
+        if self._fleet is None:
+            raise CloudError(f"{self.where} has not started.")
+        return self._fleet
+
+    @property
+    def scheduler(self) -> Machine:
+        """Its scheduler's machine, as last described."""
+        if self._scheduler is None:
+            raise CloudError(f"{self.where} has no scheduler yet.")
+        return self._scheduler
+
+    @property
+    def machines(self) -> dict[str, Machine]:
+        """Live workers' machines by id; none before the start."""
+        return dict(self._fleet.machines) if self._fleet else {}
+
+    @property
+    def missing(self) -> int:
+        """Workers' machines still to order."""
+        return max(0, self._fleet.missing) if self._fleet else 0
+
+    @property
+    def start_timeout_s(self) -> float:
+        """Seconds from an order to the first answer."""
+        return seconds(self.config.start_timeout, "start_timeout")
+
+    @property
+    def token(self) -> str:
+        """Jupyter's."""
+        return str(json.loads(self.client_secret)["token"])
+
+    # -- how it comes to be ----------------------------------------------------------------------------
+
+    def make(self) -> None:
+        """Make everything the cluster needs before its first worker, and order its scheduler."""
+        config = self.config
+        if config.public and not config.tunnel and config.allow_from is None:
+            self.events.emit(Phase.access, "Learning the address you come from.")
+            self.config = config = dataclasses.replace(config, allow_from=access.own_address())
+        own = config.security
+        secrets = security.make_secrets(self.identity) if own is True else security.secrets_of(own)
+        self.client_secret = secrets.client
+        self._go_on()
+        self._provider = self._provider_class(config, self.identity)
+        self.events.emit(Phase.landing, f"Preparing {self.where}.")
+        self.provider.prepare([config.boot(role, self.identity) for role in ("scheduler", "worker")], secrets)
+        self._new_fleet()
+        self.fleet.ask(self.machines_for(config.n_workers))
+        self._go_on()
+        self.events.emit(Phase.ordered, "Ordering the scheduler.", role="scheduler", count=1)
+        created = self.provider.create(self.provider.boot("scheduler"), 1)
+        if not created.machines:
+            raise created.refusal or CloudError(f"{self.where} got no scheduler, and no reason.")
+        [self._scheduler] = created.machines
+
+    def find(self) -> None:
+        """Find what another process made.
+
+        Raises
+        ------
+        CloudError
+            When there is no such cluster, or its scheduler has ended.
+        """
+        asked = self.config.allow_from is not None
+        self._provider = self._provider_class(self.config, self.identity)
+        self.client_secret = self.provider.attach().client
+        self.identity = self.provider.identity
+        scheduler, worker = (self.provider.boot(role) for role in ("scheduler", "worker"))
+        self.config = dataclasses.replace(
+            self.provider.config, worker_processes=worker.processes, jupyter=scheduler.jupyter
+        )
+        machines = self.provider.list(self.identity.name)
+        self._scheduler = next((m for m in machines if m.role == "scheduler"), None)
+        if self._scheduler is None:
+            raise CloudError(
+                f"Cluster {self.identity.name!r} has no scheduler any more; "
+                f"`dask cloud sweep {self.identity.name}` removes what it left."
+            )
+        self._new_fleet()
+        self.fleet.adopt(m for m in machines if m.role == "worker")
+        self._admit(asked=asked)
+
+    def _go_on(self) -> None:
+        if self._stopping.is_set():
+            raise CloudError(f"{self.where} was closed while it started.")
+
+    def _new_fleet(self) -> None:
+        self._fleet = Fleet(
+            self.provider, self._worker_boot, self.events, start_timeout_s=self.start_timeout_s
+        )
+
+    def _worker_boot(self) -> Boot:
+        address = self.scheduler.private_address
+        if address is None:
+            raise CloudError("Workers were ordered before the scheduler had an address.")
+        return dataclasses.replace(self.provider.boot("worker"), scheduler=f"tls://{contact(address)}")
+
+    def machines_for(self, n_workers: int) -> int:
+        """Machines that so many Dask workers need."""
+        return -(-n_workers // self.config.worker_processes)
+
+    # -- while it is there -----------------------------------------------------------------------------
+
+    @property
+    def addressed(self) -> bool:
+        """Whether the scheduler's machine has the addresses that workers and we need."""
+        machine = self.scheduler
+        outside = machine.public_address is not None or not self.config.public or self.config.tunnel
+        return machine.private_address is not None and outside
+
+    @property
+    def contact(self) -> str:
+        """Where the scheduler listens for us, without a tunnel."""
+        machine = self.scheduler
+        host = machine.public_address if self.config.public else machine.private_address
+        return f"tls://{contact(host or '')}"
+
+    def look_at_scheduler(self) -> Machine:
+        """What the cloud says of the scheduler's machine now."""
+        for machine in self.provider.describe([self.scheduler.id]):
+            self._scheduler = machine
+        return self.scheduler
+
+    def allow(self, sources: Collection[str]) -> None:
+        """Make the ingress rules exactly these CIDR blocks; without any, our present address."""
+        self.config = dataclasses.replace(self.config, allow_from=tuple(sources) or access.own_address())
+        self.provider.allow(self.config.sources())
+
+    def _admit(self, *, asked: bool) -> None:
+        """Let in who attaches: what `allow_from` says, else our present address beside those that are in."""
+        there = self.config.sources()
+        if not self.config.public or self.config.tunnel or not there:
+            return
+        if not asked:
+            try:
+                own = access.own_address()
+            except AccessError as error:
+                logger.info("%s", error)
+                return
+            if access.admitted(own, there):
+                return
+            self.events.emit(
+                Phase.access, f"Admitting your present address, {own}, beside {', '.join(there)}."
+            )
+            there = (*there, own)
+        self.allow(there)
+
+    def cost(self) -> Bill:
+        """What it has cost until now."""
+        if not self._removed.is_set():
+            self._look_at_unbilled()
+        for machine in self._ever():
+            self._meter.see(machine, self.provider.rate(machine))
+        return self._meter.bill()
+
+    @property
+    def paid(self) -> str:
+        """What a closed cluster cost, as the end of a sentence; empty where nothing costs anything."""
+        bill = self._meter.bill()
+        if not bill.spent or not self._removed.is_set():
+            return ""
+        machines = sum(line.machines for line in bill.lines)
+        return (
+            f": {dollars(bill.spent)} for {machines} machines in {duration(bill.until - (bill.since or 0))}"
+        )
+
+    def _look_at_unbilled(self) -> None:
+        """Ask the cloud since when machines bill that it had not started when we last looked."""
+        unknown = [machine.id for machine in self._ever() if machine.billed_from is None]
+        for machine in self.provider.describe(unknown) if unknown else ():
+            if machine.id in self.fleet.machines:
+                self.fleet.machines[machine.id] = machine
+            elif machine.id == self.scheduler.id:
+                self._scheduler = machine
+
+    def _ever(self) -> list[Machine]:
+        """Every machine there has been."""
+        own = [self._scheduler] if self._scheduler else []
+        fleet = self._fleet
+        return [*own, *list(fleet.machines.values()), *list(fleet.ended.values())] if fleet else own
+
+    # -- how it goes -----------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Make and order nothing from now on, not even in a call that is under way."""
+        self._stopping.set()
+        if self._fleet:
+            self._fleet.stop()
+
+    def remove(self) -> None:
+        """Delete what we know of, and sweep what we do not; once."""
+        if self._provider is None or self._removed.is_set():
+            return
+        self.stop()
+        known = [machine.id for machine in ([self._scheduler] if self._scheduler else [])]
+        if self._fleet:
+            self._fleet.settle()
+            known += self._fleet.machines
+        if known:
+            self._provider.delete(known)
+        swept = self._provider.sweep(self.identity.name)
+        # What the cloud says of our machines' ends: the receipt wants it to the second.
+        for machine in [*self._ever(), *(self._provider.describe(known) if known else ())]:
+            self._meter.see(machine, self._provider.rate(machine))
+        if swept.left:
+            self.events.emit(Phase.closing, f"Left for the next sweep: {', '.join(swept.left)}.")
+        self._meter.close(time.time())
+        self._removed.set()
