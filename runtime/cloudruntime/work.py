@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["work"]
 
@@ -10,23 +13,27 @@ __all__ = ["work"]
 READY, WAITING = ("processing", "queued", "no-worker"), ("waiting",)
 #: Those of tasks that have been computed.
 DONE = ("memory", "released", "forgotten")
+#: Seconds that a task counts for whose kind nobody has seen.
+UNKNOWN_S = 2.0
 
 
 def work(scheduler: Any) -> dict[str, Any]:
     """The work left in tasks and seconds of one thread, and what each worker does and holds.
 
     A task counts for the mean of its kind among the tasks that are there, which sways less than Dask's
-    moving average; where none has ended, for that average from before, for twice the time its longest
-    has run, or for `distributed.scheduler.unknown-task-duration`.
+    moving average; where none has ended, for that average from before, or for what Dask guesses but no
+    less than `UNKNOWN_S`: machines that were not ordered at first cost a second boot.
     """
-    ready, ready_s = _tasks(scheduler, READY)
-    waiting, waiting_s = _tasks(scheduler, WAITING)
+    live = [prefix for prefix in scheduler.task_prefixes.values() if len(prefix)]
+    durations = {prefix.name: _duration(scheduler, prefix) for prefix in live}
+    ready, ready_s = _tasks(live, durations, READY)
+    waiting, waiting_s = _tasks(live, durations, WAITING)
     begun = sum(min(len(ws.processing), ws.nthreads) for ws in scheduler.workers.values())
     done_s = sum(
-        min(seconds, _duration(scheduler, ts.prefix))
+        min(seconds, durations[ts.prefix.name])
         for ws in scheduler.workers.values()
         for ts, seconds in ws.executing.items()
-        if ts.state == "processing"
+        if ts.state == "processing" and ts.prefix.name in durations
     )
     return {
         "ready": ready,
@@ -38,23 +45,21 @@ def work(scheduler: Any) -> dict[str, Any]:
     }
 
 
-def _tasks(scheduler: Any, states: tuple[str, ...]) -> tuple[int, float]:
-    count, seconds = 0, 0.0
-    for prefix in scheduler.task_prefixes.values():
-        some = sum(prefix.states.get(state, 0) for state in states)
-        count += some
-        seconds += some * _duration(scheduler, prefix) if some else 0.0
-    return count, seconds
+def _tasks(
+    prefixes: Iterable[Any], durations: Mapping[str, float], states: tuple[str, ...]
+) -> tuple[int, float]:
+    counts = {prefix.name: sum(prefix.states.get(state, 0) for state in states) for prefix in prefixes}
+    return sum(counts.values()), sum(count * durations[name] for name, count in counts.items())
 
 
 def _duration(scheduler: Any, prefix: Any) -> float:
-    done, seconds = 0, 0.0
-    for group in prefix.groups:
-        done += sum(group.states.get(state, 0) for state in DONE)
-        seconds += group.all_durations.get("compute", 0.0)
-    if done and seconds:
-        return seconds / done
-    return float(scheduler._get_prefix_duration(prefix))  # noqa: SLF001  (distributed has no public name for it)
+    done = sum(prefix.states.get(state, 0) for state in DONE)
+    if done and prefix.duration:
+        # Dask keeps the whole time of the tasks that are there, but its parts since ever.
+        parts = prefix.all_durations
+        return float(prefix.duration / done * parts.get("compute", 0.0) / sum(parts.values()))
+    guess = float(scheduler._get_prefix_duration(prefix))  # noqa: SLF001  (distributed has no public name for it)
+    return guess if prefix.duration_average >= 0 else max(guess, UNKNOWN_S)
 
 
 def _worker(ws: Any) -> dict[str, Any]:
