@@ -1,6 +1,6 @@
 """Adaptive scaling compared: dollars, makespan, waiting, orders and machine-seconds, in simulated time.
 
-    python benchmarks/adaptive.py [--json FILE] [--picture FILE.svg] [--maximum N]
+    python benchmarks/adaptive.py [--json FILE] [--picture FILE.svg] [--maximum N] [--boot SECONDS]
 
 Every policy sees the same workloads on the same simulated Fargate (`adaptive_world.py`): boots of 40 s that
 differ by 10 %, billing from 10 s after the order, 60 s at least, then by the second; prices are those of the
@@ -18,7 +18,6 @@ import os
 import sys
 from pathlib import Path
 
-SEEDS = (0, 1, 2)
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 20)
 #: How much longer people may wait for the fixed cluster of the best size than for Dask's Adaptive.
 SLACK = 1.05
@@ -31,7 +30,7 @@ def repeatable():
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONHASHSEED": "0"})
 
 
-def fargate():
+def fargate(boot_s):
     from adaptive_world import Cloud
 
     from cloudprovider.prices import fargate_rate
@@ -39,6 +38,7 @@ def fargate():
     worker = fargate_rate("us-east-1", "X86_64", "on-demand", 2, 8, public=True)
     scheduler = fargate_rate("us-east-1", "X86_64", "on-demand", 1, 4, public=True)
     return Cloud(
+        boot_s=boot_s,
         minimum_s=worker.minimum_s,
         per_second=worker.per_second,
         scheduler_per_second=scheduler.per_second,
@@ -56,13 +56,13 @@ def policies(maximum):
     }
 
 
-def measured(workload, cloud, make):
-    """The measures of one workload under one policy, summed over the seeds."""
+def measured(workload, cloud, make, seeds):
+    """The measures of one workload under one policy: the mean over the seeds."""
     from adaptive_policies import bound
     from adaptive_world import World
 
     total = dict.fromkeys(MEASURES, 0.0)
-    for seed in SEEDS:
+    for seed in range(seeds):
         world = World(workload, cloud, make(), seed).run()
         least = bound(world) * cloud.per_second + world.makespan * cloud.scheduler_per_second
         found = (
@@ -74,27 +74,27 @@ def measured(workload, cloud, make):
             least,
         )
         for name, value in zip(MEASURES, found, strict=True):
-            total[name] += value / len(SEEDS)
+            total[name] += value / seeds
     return total
 
 
-def best_fixed(workload, cloud, longest, maximum):
+def best_fixed(workload, cloud, longest, maximum, seeds):
     """The cheapest fixed cluster under which nobody waits longer than allowed, or the fastest; with its size."""
     from adaptive_policies import Fixed
 
-    tried = [(n, measured(workload, cloud, lambda n=n: Fixed(n))) for n in SIZES if n <= maximum]
+    tried = [(n, measured(workload, cloud, lambda n=n: Fixed(n), seeds)) for n in SIZES if n <= maximum]
     quick = [(n, m) for n, m in tried if m["waited"] <= longest]
     if quick:
         return min(quick, key=lambda one: one[1]["dollars"])
     return min(tried, key=lambda one: one[1]["waited"])
 
 
-def compared(workloads, cloud, maximum):
+def compared(workloads, cloud, maximum, seeds):
     """Measures by workload and policy."""
     table = {}
     for workload in workloads:
-        row = {name: measured(workload, cloud, make) for name, make in policies(maximum).items()}
-        size, fixed = best_fixed(workload, cloud, SLACK * row["Dask, defaults"]["waited"], maximum)
+        row = {name: measured(workload, cloud, make, seeds) for name, make in policies(maximum).items()}
+        size, fixed = best_fixed(workload, cloud, SLACK * row["Dask, defaults"]["waited"], maximum, seeds)
         row["fixed, best size"] = {**fixed, "size": size}
         table[workload.name] = row
     return table
@@ -132,7 +132,7 @@ def show(title, table):
 def series(workload, cloud, make):
     from adaptive_world import World
 
-    return World(workload, cloud, make(), SEEDS[0]).run()
+    return World(workload, cloud, make()).run()
 
 
 def draw(path, tables, cloud, maximum):
@@ -177,9 +177,10 @@ def picture(total, example, runs):
         bottom = 430 + 95 * row
         out.append(f'<text x="60" y="{bottom - 72}" fill="{COLOURS[name]}">{name}: ${run.dollars:.3f}</text>')
         out.append(f'<path d="M60 {bottom}H860" stroke="black"/>')
-        busy = "".join(f"L{60 + 800 * t / end:.1f} {bottom - 65 * b / most:.1f}" for t, _, b in run.counts)
-        line = "L".join(f"{60 + 800 * t / end:.1f} {bottom - 65 * c / most:.1f}" for t, c, _ in run.counts)
-        last = 60 + 800 * run.counts[-1][0] / end
+        counts = changes(run.counts)
+        busy = "".join(f"L{60 + 800 * t / end:.1f} {bottom - 65 * b / most:.1f}" for t, _, b in counts)
+        line = "L".join(f"{60 + 800 * t / end:.1f} {bottom - 65 * c / most:.1f}" for t, c, _ in counts)
+        last = 60 + 800 * counts[-1][0] / end
         out.append(
             f'<path d="M60 {bottom}{busy}L{last:.1f} {bottom}Z" fill="{COLOURS[name]}" opacity="0.4"/>'
         )
@@ -188,21 +189,33 @@ def picture(total, example, runs):
     return "\n".join(out)
 
 
+def changes(counts):
+    """The points at which something changed, and those just before."""
+    kept = [
+        now
+        for before, now, after in zip(counts, counts[1:], counts[2:], strict=False)
+        if before[1:] != now[1:] or now[1:] != after[1:]
+    ]
+    return [counts[0], *kept, counts[-1]]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--json", help="write all measures to this file")
     parser.add_argument("--picture", help="write the picture (SVG) to this file")
     parser.add_argument("--maximum", type=int, default=20, help="machines the adaptive ones may have; 20")
+    parser.add_argument("--boot", type=float, default=40.0, help="seconds that a boot takes; 40")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each, with other boots; 3")
     arguments = parser.parse_args()
     repeatable()
     logging.getLogger("distributed").setLevel(logging.ERROR)
     logging.getLogger("distributed.deploy.adaptive").setLevel(logging.ERROR)
     from adaptive_workloads import held_out, tuning
 
-    cloud = fargate()
+    cloud = fargate(arguments.boot)
     tables = {
-        "tuned on": compared(tuning(), cloud, arguments.maximum),
-        "held out": compared(held_out(), cloud, arguments.maximum),
+        "tuned on": compared(tuning(), cloud, arguments.maximum, arguments.seeds),
+        "held out": compared(held_out(), cloud, arguments.maximum, arguments.seeds),
     }
     for title, table in tables.items():
         show(f"{title}; in brackets: against Dask's defaults", table)
@@ -215,7 +228,7 @@ def main():
             f"{ours['dollars'] / ours['bound']:.2f} x the offline bound"
         )
     if arguments.json:
-        report = {"tables": tables, "totals": summary, "maximum": arguments.maximum, "seeds": SEEDS}
+        report = {"tables": tables, "totals": summary, "maximum": arguments.maximum, "seeds": arguments.seeds}
         Path(arguments.json).write_text(json.dumps(report, indent=1) + "\n")
     if arguments.picture:
         draw(arguments.picture, tables, cloud, arguments.maximum)

@@ -103,9 +103,9 @@ class Machine:
     arrived: bool = False
     ended: float | None = None
     nbytes: int = 0
-    processing: set = field(default_factory=set)
+    processing: dict = field(default_factory=dict)  # tasks in the order in which they came
     long_running: tuple = ()
-    holds: set = field(default_factory=set)
+    holds: dict = field(default_factory=dict)
     idle_since: float | None = None
 
     @property
@@ -197,7 +197,7 @@ class World:
             machine = free[0]
             task = self.queue.popleft()
             task.began = self.now
-            machine.processing.add(task)
+            machine.processing[task] = None
             machine.idle_since = None
             self.at(self.now + task.seconds, self._finish, task, machine, task.began)
             if len(machine.processing) >= machine.nthreads:
@@ -208,7 +208,7 @@ class World:
     def _finish(self, task, machine, began):
         if task not in machine.processing or task.began != began:
             return  # its machine went before it had ended
-        machine.processing.discard(task)
+        del machine.processing[task]
         if not machine.processing:
             machine.idle_since = self.now
         task.done = True
@@ -247,12 +247,12 @@ class World:
     def _hold(self, task, machine):
         task.home = machine
         machine.nbytes += task.nbytes
-        machine.holds.add(task)
+        machine.holds[task] = None
 
     def _release(self, task):
         if task.home is not None:
             task.home.nbytes -= task.nbytes
-            task.home.holds.discard(task)
+            del task.home.holds[task]
             task.home = None
 
     # -- machines ----------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ class CloudAdaptive(Adaptive):  # type: ignore[misc]  # distributed is untyped
         `.maximum`. With several workers a machine, machines come and go whole within these bounds.
     wait_count
         An idle machine goes after this many intervals without work, and not before the end of what is
-        paid for. Default: after 5 seconds. Where pauses have been short it waits as long as they were.
+        paid for. Default: after 5 seconds, or longer where the last pauses were short.
     target_duration
         A machine is ordered when it would still find this much time's work on its arrival. Default: when
         at least a part of what it will cost is work, by its boot time and its billing minimum.
@@ -196,7 +196,7 @@ class CloudAdaptive(Adaptive):  # type: ignore[misc]  # distributed is untyped
             boot_s=self.experience.boot_s,
             unbilled_s=self.experience.unbilled_s,
             minimum_s=self._minimum_s(machines.values()),
-            pauses_s=self.experience.pauses_s,
+            pauses_s=self.experience.pauses_s if self._patience_s is None else (),
         )
 
     async def _guess(self) -> dict[str, Any]:

@@ -413,8 +413,17 @@ def test_a_bursty_hour_orders_few():
             hour.tasks += chance.choice([20, 60, 120])
         hour.second()
 
-    assert hour.orders <= 120
+    assert hour.orders <= 40
     assert hour.tasks < 120
+
+
+def test_work_that_never_ends():
+    """Work without end fills the maximum once, and orders nobody after."""
+    hour = Hour(Rules(maximum=8))
+    for _ in range(1800):
+        hour.tasks = 5000.0
+        hour.second()
+    assert 8 == hour.orders == len(hour.machines)
 
 
 def test_a_quiet_end_lets_all_go():
