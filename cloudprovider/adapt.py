@@ -256,7 +256,7 @@ class CloudAdaptive(Adaptive):  # type: ignore[misc]  # distributed is untyped
         unknown = any(self._tracks[id].idle_since and m.billed_from is None for id, m in machines.items())
         if unknown and now - self._asked >= ASK_S:
             self._asked = now
-            await self.cluster._call(self.cluster._look_at_unbilled)
+            await self.cluster._call(self.cluster.estate.look_at_unbilled)
 
     def _known(self, machine: Machine, workers: Iterable[Mapping[str, Any]], now: float) -> Known:
         track = self._tracks[machine.id]

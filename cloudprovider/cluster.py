@@ -148,7 +148,7 @@ class CloudCluster(WatchingCluster):
         """
         self = cls.__new__(cls)
         self._setup(
-            cls.config_class.of(name=name, **options), asynchronous=asynchronous, loop=loop, attach=True
+            cls.config_class.named(name, **options), asynchronous=asynchronous, loop=loop, attach=True
         )
         return self
 

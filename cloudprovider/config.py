@@ -190,15 +190,30 @@ class Config:
         ConfigError
             For a name that is no option, with the nearest that is; for a value that cannot work.
         """
+        config = cls._of(options)
+        config.check()
+        return config
+
+    @classmethod
+    def named(cls, name: str, **options: Any) -> Self:
+        """The Config that finds a running cluster: what it was made with is read from the cloud.
+
+        Raises
+        ------
+        ConfigError
+            For a name that no cluster can have, or that is no option.
+        """
+        return cls._of({**options, "name": ledger.checked_name(name)})
+
+    @classmethod
+    def _of(cls, options: Mapping[str, Any]) -> Self:
         names = [f.name for f in dataclasses.fields(cls)]
         for name in options:
             if name not in names:
                 raise ConfigError(cls._no_option(name, names))
         chosen = dict(cls._configured(names))
         chosen.update((name, value) for name, value in options.items() if value is not None)
-        config = cls(**chosen)
-        config.check()
-        return config
+        return cls(**chosen)
 
     @classmethod
     def _configured(cls, names: Sequence[str]) -> Iterator[tuple[str, Any]]:

@@ -233,7 +233,7 @@ class Estate:
     def cost(self) -> Bill:
         """What it has cost until now."""
         if not self._removed.is_set():
-            self._look_at_unbilled()
+            self.look_at_unbilled()
         for machine in self._ever():
             self._meter.see(machine, self.provider.rate(machine))
         return self._meter.bill()
@@ -249,7 +249,7 @@ class Estate:
             f": {dollars(bill.spent)} for {machines} machines in {duration(bill.until - (bill.since or 0))}"
         )
 
-    def _look_at_unbilled(self) -> None:
+    def look_at_unbilled(self) -> None:
         """Ask the cloud since when machines bill that it had not started when we last looked."""
         unknown = [machine.id for machine in self._ever() if machine.billed_from is None]
         for machine in self.provider.describe(unknown) if unknown else ():

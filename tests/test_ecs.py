@@ -251,8 +251,7 @@ def test_found_by_name(cloud):
     first = ECSCluster(name="mine", n_workers=1, **SMALL)
     first.wait_for_workers(1, timeout=60)
     first.detach()
-    where = {"ecs_cluster": NAME, "allow_from": SMALL["allow_from"]}
-    with ECSCluster.from_name("mine", progress=False, **where) as again:
+    with ECSCluster.from_name("mine", progress=False) as again:
         again.scale(2)
         again.wait_for_workers(2, timeout=60)
         assert {"EC2"} == {
