@@ -569,6 +569,39 @@ def test_several_workers_a_machine(tmp_path):
         until(lambda: not cluster.workers, 30, "all are returned")
 
 
+def test_what_the_scheduler_says(tmp_path):
+    """The runtime says what is left, waiting tasks included; of an older one much the same is guessed."""
+
+    async def both(adaptive):
+        said = (await adaptive.scheduler.cloud_status())["work"]
+        return said, await adaptive._guess()
+
+    with (
+        ProcessCluster(directory=str(tmp_path), progress=False, n_workers=1, worker_nthreads=1) as cluster,
+        Client(cluster) as client,
+    ):
+        client.wait_for_workers(1, timeout=60)
+        adaptive = cluster.adapt(minimum=1, maximum=1)
+        said, guessed = cluster.sync(both, adaptive)
+        assert (0, 0, 0) == (said["ready"], said["waiting"], guessed["ready"])
+
+        futures = client.map(sleeper(), range(50), pure=False)
+        total = client.submit(sum, futures)
+        wait(futures[:5], timeout=30)
+        said, guessed = cluster.sync(both, adaptive)
+        assert 20 <= said["ready"] <= 45
+        assert 0.2 == pytest.approx(said["ready_s"] / said["ready"], rel=0.3)
+        assert said["ready"] - 1 == said["movable"]
+        assert 1 == said["waiting"]
+        assert guessed["ready"] >= 1
+        assert said["workers"].keys() == guessed["workers"].keys() == cluster.workers.keys()
+        for [worker] in (said["workers"].values(), guessed["workers"].values()):
+            assert 1 == worker["nthreads"]
+            assert worker["memory"] > 0
+            assert not worker["pinned"]
+        assert 1225 == total.result(timeout=30)
+
+
 def test_another_class_and_wrong_options(tmp_path):
     """`Adaptive=` takes Dask's own class with its options; ours says what it does not have."""
     with ProcessCluster(directory=str(tmp_path), progress=False) as cluster:
