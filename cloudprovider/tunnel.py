@@ -55,7 +55,7 @@ class Program:
     environment
         Environment variables beside our own; may hold a token.
     end
-        Tells the cloud that this session is over.
+        Tells the cloud that its session is over.
     """
 
     command: tuple[str, ...]

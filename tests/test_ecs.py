@@ -8,6 +8,7 @@ import sys
 import time
 
 import boto3
+import embedded
 import pytest
 from contract import until
 from distributed import Client
@@ -27,15 +28,7 @@ from cloudprovider.events import Phase
 from cloudprovider.providers import _ecs_names as names
 
 NAME = "batch"
-SMALL = {
-    "ecs_cluster": NAME,
-    "allow_from": "127.0.0.0/8",
-    "progress": False,
-    "worker_cpu": 0.25,
-    "worker_memory": "0.5 GiB",
-    "scheduler_cpu": 0.25,
-    "scheduler_memory": "0.5 GiB",
-}
+SMALL = {**embedded.SMALL, "ecs_cluster": NAME, "allow_from": "127.0.0.0/8"}
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import boto3
 import pytest
 from contract import until
 from distributed import Client, wait
+from embedded import SMALL, nothing_left, running
 
 from cloudprovider import (
     BootError,
@@ -28,14 +29,6 @@ from cloudprovider import (
     FargateCluster,
 )
 from cloudprovider.events import Phase
-
-SMALL = {
-    "progress": False,
-    "worker_cpu": 0.25,
-    "worker_memory": "0.5 GiB",
-    "scheduler_cpu": 0.25,
-    "scheduler_memory": "0.5 GiB",
-}
 
 
 @pytest.fixture
@@ -49,15 +42,6 @@ def cluster(cloud):
     with FargateCluster(n_workers=2, **SMALL) as cluster:
         cluster.wait_for_workers(2, timeout=60)
         yield cluster
-
-
-def running(cloud) -> list:
-    return [machine for machine in cloud.machines() if machine.state != "STOPPED"]
-
-
-def nothing_left(cloud) -> bool:
-    """Whether the cloud has nothing beside its landing, soon: network interfaces take their time to go."""
-    return until(lambda: not cloud.leftovers(), 30, "nothing is left")
 
 
 def count(cloud, operation, error="") -> int:

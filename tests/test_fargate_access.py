@@ -19,16 +19,9 @@ import session_manager_plugin
 from browsing import CHROMIUM, chromium
 from contract import until
 from distributed import Client
+from embedded import SMALL
 
 from cloudprovider import AccessError, ConfigError, FargateCluster
-
-SMALL = {
-    "progress": False,
-    "worker_cpu": 0.25,
-    "worker_memory": "0.5 GiB",
-    "scheduler_cpu": 0.25,
-    "scheduler_memory": "0.5 GiB",
-}
 
 
 @pytest.fixture

@@ -34,11 +34,11 @@ def test_added_image_is_there():
     """An image that a user adds is found, with what they said of it and Dask's settings for many machines."""
     images = Images()
     added = images.add(
-        "mine:1", python="/opt/python", carries_runtime=True, architectures=["ARM64"], environ={"A": "1"}
+        "mine:1", python="/images/python", carries_runtime=True, architectures=["ARM64"], environ={"A": "1"}
     )
 
     assert images.exists("mine:1")
     assert added == images.find("mine:1")
-    assert ("/opt/python", True, ("ARM64",)) == (added.python, added.carries_runtime, added.architectures)
+    assert ("/images/python", True, ("ARM64",)) == (added.python, added.carries_runtime, added.architectures)
     assert {**QUIET, "A": "1"} == added.environ
     assert {"mine:1", dask_image()} == {image.name for image in images}
