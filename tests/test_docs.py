@@ -152,7 +152,7 @@ def test_the_readme_begins_with_two_commands():
     demo, tests = blocks(ROOT / "README.md", "sh")[:2]
     assert 1 == demo.count("\n") == tests.count("\n")
     assert demo.endswith("dask cloud demo\n")
-    assert tests.endswith("pytest -q\n")
+    assert " pytest -q " in tests
 
 
 def test_prices_in_the_guide_are_the_price_table_s():
