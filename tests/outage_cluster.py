@@ -190,7 +190,7 @@ def moved(folder: Path) -> dict[str, object]:
             wall(WALL)
             until(lambda: len(said(cluster)) > 1, 40, "the reason is said")
             cluster.allow()
-            until(lambda: cluster.sees, 30, "the manager is back")
+            until(lambda: "is back" in said(cluster)[-1], 30, "the manager is back")
             return {"start": start, "said": said(cluster), "allowed": list(cluster.config.sources())}
 
 

@@ -379,8 +379,8 @@ def test_dask_without_a_certificate_is_refused(cluster):
         Client(cluster.scheduler_address, timeout=5)
 
 
-def test_hard_interpreter_lock(cloud):
-    """User code that holds the interpreter lock for longer than every heartbeat loses nothing."""
+def test_interpreter_lock_held_for_a_minute(cloud):
+    """User code that holds the interpreter lock for a minute loses neither its machine nor its result."""
     with FargateCluster(n_workers=2, **SMALL) as cluster, Client(cluster) as client:
 
         def hold(seconds):
@@ -389,9 +389,9 @@ def test_hard_interpreter_lock(cloud):
             ctypes.PyDLL(None).sleep(seconds)
             return seconds
 
-        futures = client.map(hold, [15, 15], pure=False)
-        wait(futures, timeout=60)
-        assert [15, 15] == client.gather(futures)
+        futures = client.map(hold, [61, 61], pure=False)
+        wait(futures, timeout=120)
+        assert [61, 61] == client.gather(futures)
         assert [] == cluster.events.of(Phase.lost)
 
 

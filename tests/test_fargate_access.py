@@ -76,7 +76,7 @@ def alive(pid: int) -> bool:
     """Whether a process runs; one that only waits to be buried does not."""
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 

@@ -68,6 +68,7 @@ class Cloud:
         """Forget everything: an account as it was on its first day."""
         was = self._settings
         self.aws.end()
+        self._room.empty()  # a new account gives the same addresses again: nobody may answer there
         self._images.reset()
         self._moto.reset()
         self.aws = self._make(

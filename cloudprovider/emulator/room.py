@@ -139,9 +139,13 @@ class Room:
         variables = {"HOSTNAME": hostname(address), **found.environ, **self._environ, **environ}
         return self._engine.start(found, command, variables, self._watcher, log, exited)
 
-    def close(self) -> None:
+    def empty(self) -> None:
         """End all machines, and return when nothing of them is left and every end has been told."""
         self._watcher.kill_all()
+
+    def close(self) -> None:
+        """Empty it, and start no more."""
+        self.empty()
         self._engine.close()
         self._watcher.close()
 
