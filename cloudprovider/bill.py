@@ -33,7 +33,7 @@ class Rate:
     Parameters
     ----------
     per_hour
-        US dollars an hour, all parts together.
+        US dollars an hour, all parts together that have a price.
     parts
         The same by what it is for (`vCPU`, `memory`, ...); empty when the provider does not say.
     minimum_s
@@ -42,6 +42,8 @@ class Rate:
         What else may cost and is not in it, in words for people.
     notes
         What is uncertain about it, in sentences for people.
+    unknown
+        What of it has no known price, in words for people; `per_hour` is the rest.
 
     Raises
     ------
@@ -54,6 +56,7 @@ class Rate:
     minimum_s: int = 0
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.parts and not math.isclose(self.per_hour, sum(self.parts.values()), abs_tol=1e-12):
@@ -81,7 +84,9 @@ class Line:
     seconds
         Machine-seconds that bill, minimums included.
     spent, per_hour
-        US dollars until now, and an hour from now on.
+        US dollars until now, and an hour from now on, of all that has a price; None when nothing has one.
+    unknown
+        What has no known price and is not in them.
     """
 
     role: str
@@ -90,8 +95,9 @@ class Line:
     machines: int
     billing: int
     seconds: int
-    spent: float
-    per_hour: float
+    spent: float | None
+    per_hour: float | None
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -101,9 +107,10 @@ class Bill:
     Parameters
     ----------
     spent
-        Until now, billing minimums included.
+        Until now, billing minimums included: all that has a price, so at least this if there is something
+        `unknown`. None when nothing that has billed has a price; an unknown price is never 0.
     per_hour
-        What the machines that bill now cost an hour.
+        What the machines that bill now cost an hour, likewise.
     lines
         The same by role, market and kind of machine.
     parts
@@ -113,20 +120,28 @@ class Bill:
     notes
         What is uncertain about it.
     since, until
-        Seconds since the epoch; `since` is None when nothing has billed.
+        Seconds since the epoch by the cloud's clock; `since` is None when nothing has billed.
+    unknown
+        What has no known price.
     """
 
-    spent: float
-    per_hour: float
+    spent: float | None
+    per_hour: float | None
     lines: tuple[Line, ...] = ()
     parts: Mapping[str, float] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     since: float | None = None
     until: float = 0.0
+    unknown: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        return f"<Bill: {dollars(self.spent)} spent, {dollars(self.per_hour)} an hour now>"
+        return f"<Bill: {self.total} spent, {amount(self.per_hour, self.unknown)} an hour now>"
+
+    @property
+    def total(self) -> str:
+        """What was spent, for people: an amount, `at least` an amount, or `unknown`."""
+        return amount(self.spent, self.unknown)
 
     def __rich__(self) -> RenderableType:
         return receipt(self)
@@ -135,7 +150,7 @@ class Bill:
         """The bill for programs: plain dictionaries, lists and numbers."""
         document = dataclasses.asdict(self)
         document["parts"] = dict(self.parts)
-        for name in ("lines", "left_out", "notes"):
+        for name in ("lines", "left_out", "notes", "unknown"):
             document[name] = list(document[name])
         return {"currency": "USD", **document}
 
@@ -148,7 +163,7 @@ class Bill:
         words = "".join(f"<br>{html.escape(sentence)}" for sentence in remarks(self))
         return (
             f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-            f"<p><b>{dollars(self.spent)}</b> spent, {dollars(self.per_hour)} an hour now{words}</p>"
+            f"<p><b>{self.total}</b> spent, {amount(self.per_hour, self.unknown)} an hour now{words}</p>"
         )
 
 
@@ -157,11 +172,13 @@ class Meter:
 
     * A machine is counted once, however often it is seen.
     * What was once seen of it is not forgotten: a later, emptier answer of the cloud takes nothing back.
-    * So between two looks at the clock the bill never falls.
+    * Its end is the last that the cloud said; where it said none, the moment it was first seen gone.
+    * The cloud's own times count before any clock of ours: a bill ends no earlier than the last of them.
     """
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[Machine, Rate]] = {}
+        self._gone: dict[str, float] = {}
         self._closed: float | None = None
         self._lock = threading.Lock()
 
@@ -171,56 +188,65 @@ class Meter:
         Parameters
         ----------
         now
-            Seconds since the epoch: a machine that is gone and does not say since when ended now.
-            Default: the clock.
+            Seconds since the epoch: a machine that is gone and does not say since when ended now, until
+            it does. Default: the clock.
         """
         with self._lock:
-            if machine.ended is None and self._closed is not None:
-                machine = _ended(machine, self._closed)
-            elif machine.ended is None and machine.state is State.gone and machine.billed_from is not None:
-                machine = _ended(machine, time.time() if now is None else now)
             if machine.id in self._seen:
                 machine, rate = _both(*self._seen[machine.id], machine, rate)
+            if machine.state is State.gone and machine.ended is None:
+                self._gone.setdefault(machine.id, time.time() if now is None else now)
             self._seen[machine.id] = machine, rate
 
     def close(self, now: float) -> None:
         """Every machine that still bills ended now, also one that is seen only later."""
         with self._lock:
             self._closed = now
-            for key, (machine, rate) in self._seen.items():
-                if machine.ended is None:
-                    self._seen[key] = _ended(machine, now), rate
 
     def bill(self, now: float | None = None) -> Bill:
         """The bill until `now`, in seconds since the epoch; default: the clock."""
         with self._lock:
-            seen = list(self._seen.values())
-        return bill(seen, time.time() if now is None else now)
+            seen = [(self._ended(machine), rate) for machine, rate in self._seen.values()]
+            until = self._closed
+        if until is None:
+            until = time.time() if now is None else now
+        return bill(seen, max([until, *(moment for machine, _ in seen for moment in _moments(machine))]))
+
+    def _ended(self, machine: Machine) -> Machine:
+        """The machine with its end: the cloud's word, else when it was seen gone or the meter closed."""
+        guesses = [when for when in (self._gone.get(machine.id), self._closed) if when is not None]
+        if machine.ended is not None or machine.billed_from is None or not guesses:
+            return machine
+        ended = max(machine.billed_from, min(guesses))
+        return dataclasses.replace(machine, ended=ended, state=State.gone)
 
 
-def _ended(machine: Machine, when: float) -> Machine:
-    return dataclasses.replace(machine, ended=when, state=State.gone)
+def _moments(machine: Machine) -> list[float]:
+    """The times that a machine says have passed."""
+    return [moment for moment in (machine.billed_from, machine.ended) if moment is not None]
 
 
 def _both(before: Machine, old: Rate, machine: Machine, new: Rate) -> tuple[Machine, Rate]:
     """What two looks at one machine say together.
 
-    The dearer rate counts: a machine that is gone no longer shows the address it was billed for.
+    A known rate counts before an unknown one, then the dearer: a machine that is gone no longer shows the
+    address it was billed for.
     """
     together = dataclasses.replace(
         machine,
         state=before.state if before.state is State.gone else machine.state,
+        kind=machine.kind or before.kind,
         billed_from=machine.billed_from if before.billed_from is None else before.billed_from,
-        ended=machine.ended if before.ended is None else before.ended,
+        ended=before.ended if machine.ended is None else machine.ended,
     )
-    return together, max(old, new, key=lambda rate: rate.per_hour)
+    return together, max(old, new, key=lambda rate: (not rate.unknown, rate.per_hour))
 
 
 def billed_seconds(machine: Machine, rate: Rate, now: float) -> int:
     """Whole seconds that a machine bills until `now`: begun seconds count, and the minimum does."""
     if machine.billed_from is None or now < machine.billed_from:
         return 0
-    until = now if machine.ended is None else min(now, machine.ended)
+    until = now if machine.ended is None else max(machine.billed_from, min(now, machine.ended))
     lived = math.ceil(round(until - machine.billed_from, 3))  # a clock's noise is no second
     return max(lived, rate.minimum_s)
 
@@ -243,20 +269,22 @@ def bill(seen: Iterable[tuple[Machine, Rate]], now: float) -> Bill:
             parts[name] += per_hour * seconds / HOUR
     lines = tuple(_line(*key, group, now) for key, group in sorted(groups.items()))
     return Bill(
-        spent=sum(line.spent for line in lines),
-        per_hour=sum(line.per_hour for line in lines),
+        spent=_total(line.spent for line in lines),
+        per_hour=_total(line.per_hour for line in lines),
         lines=lines,
         parts=dict(parts),
         left_out=_once(word for _, rate in seen for word in rate.left_out),
         notes=_once(note for _, rate in seen for note in rate.notes),
         since=min((m.billed_from for m, _ in seen if m.billed_from is not None), default=None),
         until=now,
+        unknown=_once(word for line in lines for word in line.unknown),
     )
 
 
 def _line(role: str, market: str, kind: str, group: list[tuple[Machine, Rate]], now: float) -> Line:
     seconds = [billed_seconds(machine, rate, now) for machine, rate in group]
     billing = [rate for machine, rate in group if bills(machine, now)]
+    billed = [(rate, s) for (_, rate), s in zip(group, seconds, strict=True) if s]
     return Line(
         role=role,
         market=market,
@@ -264,9 +292,21 @@ def _line(role: str, market: str, kind: str, group: list[tuple[Machine, Rate]], 
         machines=len(group),
         billing=len(billing),
         seconds=sum(seconds),
-        spent=sum(rate.per_second * s for (_, rate), s in zip(group, seconds, strict=True)),
-        per_hour=sum(rate.per_hour for rate in billing),
+        spent=_total(None if _priceless(rate) else rate.per_second * s for rate, s in billed),
+        per_hour=_total(None if _priceless(rate) else rate.per_hour for rate in billing),
+        unknown=_once(word for _, rate in group for word in rate.unknown),
     )
+
+
+def _priceless(rate: Rate) -> bool:
+    return bool(rate.unknown) and not rate.per_hour
+
+
+def _total(amounts: Iterable[float | None]) -> float | None:
+    """The sum of what is known; None when there is something and nothing of it is known."""
+    every = list(amounts)
+    known = [value for value in every if value is not None]
+    return math.fsum(known) if any(known) or len(known) == len(every) else None
 
 
 def _once(texts: Iterable[str]) -> tuple[str, ...]:
@@ -276,9 +316,16 @@ def _once(texts: Iterable[str]) -> tuple[str, ...]:
 HEADINGS = ("machines", "kind", "billed", "now", "an hour", "spent")
 
 
-def dollars(amount: float) -> str:
+def dollars(value: float) -> str:
     """An amount for people: cents, or as many digits as a small one needs."""
-    return f"${amount:,.2f}" if amount >= 1 or amount == 0 else f"${amount:.4f}"
+    return f"${value:,.2f}" if value >= 1 or value == 0 else f"${value:.4f}"
+
+
+def amount(value: float | None, unknown: Iterable[str] = ()) -> str:
+    """An amount for people, of which something may have no known price."""
+    if value is None:
+        return "unknown"
+    return f"at least {dollars(value)}" if value and any(unknown) else dollars(value)
 
 
 def duration(seconds: float) -> str:
@@ -298,8 +345,8 @@ def cells(line: Line) -> tuple[str, ...]:
         line.kind,
         duration(line.seconds),
         str(line.billing),
-        dollars(line.per_hour),
-        dollars(line.spent),
+        amount(line.per_hour, line.unknown),
+        amount(line.spent, line.unknown),
     )
 
 
@@ -308,7 +355,9 @@ def remarks(bill: Bill) -> list[str]:
     said = list(bill.notes)
     shares = sorted(bill.parts.items(), key=lambda part: -part[1])
     if len(shares) > 1:
-        said.insert(0, "For " + ", ".join(f"{name} {dollars(amount)}" for name, amount in shares) + ".")
+        said.insert(0, "For " + ", ".join(f"{name} {dollars(share)}" for name, share in shares) + ".")
+    if bill.unknown:
+        said.insert(0, f"Its price is unknown, so it is not in it: {', '.join(bill.unknown)}.")
     if bill.left_out:
         said.append(f"Not in it: {', '.join(bill.left_out)}.")
     return said
@@ -324,7 +373,7 @@ def receipt(bill: Bill, title: str = "Bill") -> RenderableType:
         title=title, title_justify="left", caption_justify="left", show_footer=True, box=SIMPLE_HEAD
     )
     table.caption = Text("\n".join(remarks(bill)))
-    footers = ["total", "", "", "", dollars(bill.per_hour), dollars(bill.spent)]
+    footers = ["total", "", "", "", amount(bill.per_hour, bill.unknown), bill.total]
     for heading, footer in zip(HEADINGS, footers, strict=True):
         number = heading in {"billed", "now", "an hour", "spent"}
         table.add_column(heading, footer, justify="right" if number else "left", no_wrap=heading != "kind")

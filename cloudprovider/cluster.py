@@ -373,7 +373,7 @@ class CloudCluster(WatchingCluster):
             return self._ended
         async with self._lock:
             gone = set(self.fleet.ended)
-            refusal: CloudError | None = await self._call(self.fleet.reconcile, self._arrived())
+            refusal: CloudError | None = await self._call(self.estate.reconcile, self._arrived())
             lost = set(self.fleet.ended) - gone
             await self._forget(lost)
             return refusal

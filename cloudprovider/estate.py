@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from cloudprovider import access, security
-from cloudprovider.bill import Meter, dollars, duration
+from cloudprovider.bill import Meter, duration
 from cloudprovider.config import seconds
 from cloudprovider.errors import AccessError, CloudError
 from cloudprovider.events import Phase
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["Estate"]
 
 logger = logging.getLogger("cloudprovider")
+
+#: Seconds between looks at machines that have ended: a cloud forgets them, ECS after an hour.
+LOOK_S = 1200.0
 
 
 class Estate:
@@ -62,6 +65,8 @@ class Estate:
         self._fleet: Fleet | None = None
         self._scheduler: Machine | None = None
         self._meter = Meter()
+        self._settled: set[str] = set()  # of ended machines, those of which the cloud has said all it will
+        self._next_look = time.monotonic() + LOOK_S
         self._stopping = threading.Event()
         self._removed = threading.Event()
 
@@ -232,31 +237,66 @@ class Estate:
 
     def cost(self) -> Bill:
         """What it has cost until now."""
+        notes: tuple[str, ...] = ()
         if not self._removed.is_set():
-            self.look_at_unbilled()
+            try:
+                self.look_at_unbilled()
+            except CloudError as error:
+                notes = (f"It is what we knew: the cloud could not be asked. {error}",)
+        self._read_meter()
+        bill = self._meter.bill(self.provider.now())
+        return dataclasses.replace(bill, notes=(*bill.notes, *notes))
+
+    def _read_meter(self) -> None:
         for machine in self._ever():
-            self._meter.see(machine, self.provider.rate(machine))
-        return self._meter.bill()
+            self._meter.see(machine, self.provider.rate(machine), self.provider.now())
 
     @property
     def paid(self) -> str:
         """What a closed cluster cost, as the end of a sentence; empty where nothing costs anything."""
         bill = self._meter.bill()
-        if not bill.spent or not self._removed.is_set():
+        if bill.spent == 0 or not self._removed.is_set():
             return ""
         machines = sum(line.machines for line in bill.lines)
-        return (
-            f": {dollars(bill.spent)} for {machines} machines in {duration(bill.until - (bill.since or 0))}"
-        )
+        return f": {bill.total} for {machines} machines in {duration(bill.until - (bill.since or 0))}"
 
     def look_at_unbilled(self) -> None:
-        """Ask the cloud since when machines bill that it had not started when we last looked."""
-        unknown = [machine.id for machine in self._ever() if machine.billed_from is None]
-        for machine in self.provider.describe(unknown) if unknown else ():
-            if machine.id in self.fleet.machines:
-                self.fleet.machines[machine.id] = machine
-            elif machine.id == self.scheduler.id:
+        """Ask the cloud since when machines bill, and until when, where we only have our own guess."""
+        ended = self._fleet.ended if self._fleet else {}
+        unsettled = ended.keys() - self._settled
+        unknown = {machine.id for machine in self._ever() if machine.billed_from is None}
+        ids = unsettled | (unknown - self._settled)
+        # The scheduler is asked for in any case: the answer says what time it is there.
+        ids |= {machine.id for machine in [self._scheduler] if machine}
+        self._note(self.provider.describe(ids) if ids else [], asked=ids)
+
+    def _note(self, machines: Collection[Machine], asked: Collection[str]) -> None:
+        """Keep what the cloud says of machines; what it no longer knows is settled with our guess."""
+        fleet, said = self._fleet, {machine.id: machine for machine in machines}
+        for id, machine in said.items():
+            if self._scheduler and id == self._scheduler.id:
                 self._scheduler = machine
+            elif fleet and id in fleet.ended:
+                before = fleet.ended[id]
+                fleet.ended[id] = dataclasses.replace(
+                    before,
+                    billed_from=machine.billed_from or before.billed_from,
+                    ended=machine.ended or before.ended,
+                )
+                self._settled |= {id} if machine.ended else set()
+            elif fleet and id in fleet.machines:
+                fleet.machines[id] = machine
+        if fleet:
+            self._settled |= {id for id in asked if id in fleet.ended and id not in said}
+
+    def reconcile(self, arrived: Collection[str]) -> CloudError | None:
+        """One pass of the fleet, and now and then a look at what has ended, before the cloud forgets it."""
+        refusal = self.fleet.reconcile(arrived)
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + LOOK_S
+            if self.fleet.ended.keys() - self._settled:
+                self.look_at_unbilled()
+        return refusal
 
     def _ever(self) -> list[Machine]:
         """Every machine there has been."""
@@ -285,9 +325,12 @@ class Estate:
             self._provider.delete(known)
         swept = self._provider.sweep(self.identity.name)
         # What the cloud says of our machines' ends: the receipt wants it to the second.
-        for machine in [*self._ever(), *(self._provider.describe(known) if known else ())]:
-            self._meter.see(machine, self._provider.rate(machine))
+        unsettled = {machine.id for machine in self._ever()} - self._settled
+        described = self._provider.describe(unsettled) if unsettled else []
+        self._note(described, asked=unsettled)
+        for machine in [*self._ever(), *described]:
+            self._meter.see(machine, self._provider.rate(machine), self._provider.now())
         if swept.left:
             self.events.emit(Phase.closing, f"Left for the next sweep: {', '.join(swept.left)}.")
-        self._meter.close(time.time())
+        self._meter.close(self._provider.now())
         self._removed.set()

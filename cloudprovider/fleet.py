@@ -236,7 +236,7 @@ class Fleet:
             return f"(its log could not be read: {error})"
 
     def _end(self, machine: Machine, reason: str) -> None:
-        ended = machine.ended or time.time()
+        ended = machine.ended or self.provider.now()
         self.ended[machine.id] = _replace(machine, State.gone, ended, machine.reason or reason)
         self._seen.discard(machine.id)
         self._missed.discard(machine.id)

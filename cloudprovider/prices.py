@@ -1,7 +1,6 @@
 """What machines cost, by dated tables whose sources stand in them.
 
-A region, architecture or part that a table does not have is counted at us-east-1's price, and the
-`Rate` says so.
+What a table does not have for a region is unknown: the `Rate` names it and counts nothing for it.
 """
 
 from __future__ import annotations
@@ -9,16 +8,14 @@ from __future__ import annotations
 import functools
 import json
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cloudprovider.bill import Rate
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+__all__ = ["dated", "fargate_price", "fargate_rate"]
 
-__all__ = ["dated", "fargate_rate"]
-
-FALLBACK = "us-east-1"
+ARCHITECTURES = ("X86_64", "ARM64")
+MARKETS = ("on-demand", "spot")
 LEFT_OUT = (
     "NAT gateways and endpoints",
     "log ingestion and storage",
@@ -42,15 +39,12 @@ def dated(name: str) -> str:
     return str(table(name)["date"])
 
 
-def _price(region: str, *path: str) -> tuple[Any, bool]:
-    """The figure of a region, and whether it is that region's own."""
-    for place in dict.fromkeys((region, FALLBACK)):
-        found: Any = table("fargate")["regions"].get(place, {})
-        for key in path:
-            found = found.get(key) if found else None
-        if found is not None:
-            return found, place == region
-    raise ValueError(f"There is no Fargate price for {' '.join(path)}.")
+def fargate_price(region: str, *path: str) -> Any:
+    """The figure of a region at this place of the table; None when it has none."""
+    found: Any = table("fargate")["regions"].get(region)
+    for key in path:
+        found = found.get(key) if found else None
+    return found
 
 
 def fargate_rate(
@@ -89,26 +83,26 @@ def fargate_rate(
     >>> round(rate.per_hour, 5)
     0.19748
     """
-    prices = table("fargate")
-    compute, own = _price(region, architecture, market)
-    parts = {"vCPU": vcpu * compute["vcpu"], "memory": memory_gib * compute["memory"]}
-    foreign = [] if own else [f"{market} {architecture} tasks"]
+    if architecture not in ARCHITECTURES or market not in MARKETS:
+        raise ValueError(f"There is no Fargate price for {market} {architecture} tasks anywhere.")
+    prices, unknown = table("fargate"), []
+    parts: dict[str, float] = {}
+    if compute := fargate_price(region, architecture, market):
+        parts |= {"vCPU": vcpu * compute["vcpu"], "memory": memory_gib * compute["memory"]}
+    else:
+        unknown.append(f"{market} {architecture} tasks in {region}")
+    moving = compute is not None and market == "spot"
     if (extra := storage_gib - prices["storage_included_gib"]) > 0:
-        per_gib, own = _price(region, "storage")
-        parts["storage"] = extra * per_gib
-        foreign += [] if own else ["ephemeral storage"]
+        if per_gib := fargate_price(region, "storage"):
+            parts["storage"] = extra * per_gib
+        else:
+            unknown.append(f"ephemeral storage beyond {prices['storage_included_gib']} GiB in {region}")
     if public:
         parts["public IPv4"] = prices["public_ipv4"]
     return Rate.of(
         parts,
         minimum_s=prices["minimum_s"],
         left_out=LEFT_OUT,
-        notes=tuple(_notes(market, region, foreign)),
+        notes=tuple([f"Spot prices move: these are of {dated('fargate')}."] if moving else []),
+        unknown=tuple(unknown),
     )
-
-
-def _notes(market: str, region: str, foreign: Iterable[str]) -> Iterator[str]:
-    for what in foreign:
-        yield f"The price table has nothing for {what} in {region}: {FALLBACK}'s prices are used."
-    if market == "spot":
-        yield f"Spot prices move: these are of {dated('fargate')}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -85,7 +86,8 @@ class Machine:
     created
         Seconds since the epoch when it was ordered.
     billed_from, ended
-        Seconds since the epoch from which and until which it bills; None when not yet.
+        Seconds since the epoch from which and until which it bills; None when not yet. A machine that is
+        gone has no `ended` while it still winds up.
     reason
         Why it is gone; empty while it is not.
     """
@@ -210,6 +212,10 @@ class Provider(ABC):
         from cloudprovider.bill import Rate
 
         return Rate(per_hour=0.0)
+
+    def now(self) -> float:
+        """Seconds since the epoch by the cloud's clock, as far as it is known; ours may be wrong, or jump."""
+        return time.time()
 
     def tunnel(self, machine: Machine) -> Tunnel:
         """The cloud's own tunnel to a scheduler's machine, not open yet; no rule lets anyone in.

@@ -78,9 +78,9 @@ class ProviderContract:
 
         def gone():
             now = self.described(provider, machine.id)
-            return now is not None and now.state is State.gone and now
+            return now is not None and now.state is State.gone and now.ended and now
 
-        assert until(gone, self.patience_s, "the machine is gone").ended
+        assert until(gone, self.patience_s, "the machine is gone, and says since when").ended
 
     def test_unknown_ids_are_no_error(self, provider):
         """Describing or deleting what does not exist answers nothing and raises nothing."""

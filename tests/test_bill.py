@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from cloudprovider.bill import Bill, Meter, Rate, bill, duration, receipt
+from cloudprovider.bill import Bill, Meter, Rate, bill, cells, duration, receipt
 from cloudprovider.provider import Machine, State
 
 RATE = Rate.of({"vCPU": 2.7, "public IPv4": 0.9}, minimum_s=60, left_out=("traffic",))  # 0.1 cent a second
@@ -89,7 +89,120 @@ def test_a_meter_counts_a_machine_once(seen, now, random):
     for machine, rate in often:
         meter.see(machine, rate, now)
 
-    assert bill(seen, now).spent == pytest.approx(meter.bill(now).spent)
+    said = [moment for machine, _ in seen for moment in (machine.billed_from, machine.ended) if moment]
+    assert bill(seen, max([now, *said])).spent == pytest.approx(meter.bill(now).spent)
+
+
+@given(machines, st.floats(-1e10, 1e10))
+def test_a_wrong_clock_takes_nothing_away(seen, now):
+    """Whatever our clock says, a bill is never negative, and what the cloud said has billed is in it."""
+    meter = Meter()
+    for machine, rate in seen:
+        meter.see(machine, rate, now)
+    made = meter.bill(now)
+
+    assert 0 <= made.spent
+    assert (
+        sum(line.seconds for line in made.lines)
+        >= sum(
+            max(rate.minimum_s, (machine.ended or machine.billed_from) - machine.billed_from)
+            for machine, rate in seen
+        )
+        - len(seen) * 1e-3
+    )
+    assert all(moment <= made.until for machine, _ in seen for moment in [machine.billed_from] if moment)
+
+
+@given(lives.filter(lambda life: life[1] is not None), rates, st.lists(st.floats(-1e10, 1e10), min_size=1))
+def test_a_known_end_is_exact_by_any_clock(life, rate, jumps):
+    """A machine whose end the cloud has said costs the same however our clock jumps."""
+    meter = Meter()
+    for now in jumps:
+        meter.see(dataclasses.replace(a_machine(start=life[0], end=life[1]), ended=None), rate, now)
+    meter.see(a_machine(start=life[0], end=life[1]), rate, jumps[0])
+
+    costs = {meter.bill(now).spent for now in jumps}
+    assert {bill([(a_machine(start=life[0], end=life[1]), rate)], 1e9).spent} == costs
+
+
+def test_the_clouds_word_replaces_our_guess():
+    """A machine seen gone while it winds up ended when the cloud says at last, before or after our guess."""
+    for end, cost in ((300.0, 0.3), (150.0, 0.15)):
+        meter = Meter()
+        meter.see(dataclasses.replace(a_machine(start=0.0, end=1.0), ended=None), RATE, now=200.0)
+        assert 0.2 == pytest.approx(meter.bill(1000.0).spent)
+        meter.see(a_machine(start=0.0, end=end), RATE)
+        assert cost == pytest.approx(meter.bill(1000.0).spent)
+
+
+def test_an_end_that_came_after_closing_counts():
+    """What winds up while the cluster closes bills until it has ended."""
+    meter = Meter()
+    meter.see(a_machine(start=0.0), RATE)
+    meter.close(100.0)
+    meter.see(a_machine(start=0.0, end=110.0), RATE)
+
+    assert 0.11 == pytest.approx(meter.bill(9999.0).spent)
+
+
+UNPRICED = Rate(per_hour=0.0, minimum_s=60, unknown=("spot tasks in mars-1",))
+
+
+def test_an_unknown_price_is_unknown():
+    """Where nothing has a price, line and total say so, for people and for programs: never 0."""
+    made = bill([(a_machine(market="spot", start=0.0), UNPRICED)], 100.0)
+
+    assert (None, None) == (made.spent, made.per_hour)
+    assert (None, None, 100) == (made.lines[0].spent, made.lines[0].per_hour, made.lines[0].seconds)
+    assert "<Bill: unknown spent, unknown an hour now>" == repr(made)
+    assert None is json.loads(json.dumps(made.as_json()))["spent"]
+    assert "<td>unknown</td><td>unknown</td>" in made._repr_html_()
+    assert "$0.00" not in made._repr_html_()
+
+
+def test_a_total_with_an_unknown_price_is_a_least():
+    """Beside machines that have a price, the total is what is known, and says that it is not all."""
+    made = bill(
+        [
+            (a_machine("s", role="scheduler", start=0.0), RATE),
+            (a_machine(market="spot", start=0.0), UNPRICED),
+        ],
+        100.0,
+    )
+    console = Console(width=100, file=io.StringIO())
+    console.print(made)
+    text = console.file.getvalue()
+
+    assert (0.1, "at least $0.1000") == (pytest.approx(made.spent), made.total)
+    assert ("spot tasks in mars-1",) == made.unknown
+    assert "at least $0.1000" in text
+    assert "unknown" in text
+    assert "Its price is unknown, so it is not in it: spot tasks in mars-1." in text
+
+
+def test_a_line_may_be_known_in_part():
+    """A machine whose address has a price but whose size has none costs at least its address."""
+    rate = Rate.of({"public IPv4": 0.36}, unknown=("tasks in mars-1",))
+    [line] = bill([(a_machine(start=0.0), rate)], 1000.0).lines
+
+    assert "at least $0.1000" == cells(line)[-1]
+
+
+def test_what_has_not_billed_is_free_at_any_price():
+    """An order that nothing came of costs 0, also where the price is unknown."""
+    made = bill([(a_machine(), UNPRICED)], 100.0)
+
+    assert (0.0, "$0.00") == (made.spent, made.total)
+
+
+def test_a_price_once_known_stays():
+    """A look at a machine that does not show its size does not make its price unknown."""
+    meter = Meter()
+    meter.see(a_machine(start=0.0), RATE)
+    meter.see(dataclasses.replace(a_machine(start=0.0), kind=""), UNPRICED)
+    [line] = meter.bill(100.0).lines
+
+    assert ("4 vCPU 8 GiB", 0.1) == (line.kind, pytest.approx(line.spent))
 
 
 def test_a_machine_that_never_billed_is_free():

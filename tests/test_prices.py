@@ -34,13 +34,25 @@ def test_public_addresses_and_storage_bill():
     assert "storage" not in prices.fargate_rate("us-east-1", "ARM64", "spot", 1, 2, 20, public=True).parts
 
 
-def test_an_unknown_region_says_whose_prices_it_uses():
-    """A region without a figure is counted at us-east-1's, and the rate says so for each part."""
-    rate = prices.fargate_rate("mars-north-1", "X86_64", "on-demand", 1, 2, 30, public=False)
+def test_a_price_that_a_region_lacks_is_unknown():
+    """What the table lacks is named, part by part, and counted at no other region's price."""
+    rate = prices.fargate_rate("mars-north-1", "X86_64", "spot", 1, 2, 30, public=True)
 
-    assert prices.fargate_rate("us-east-1", "X86_64", "on-demand", 1, 2, 30, public=False).parts == rate.parts
-    assert 2 == len(rate.notes)
-    assert all("mars-north-1: us-east-1's prices" in note for note in rate.notes)
+    assert {"public IPv4": 0.005} == rate.parts
+    assert (
+        "spot X86_64 tasks in mars-north-1",
+        "ephemeral storage beyond 20 GiB in mars-north-1",
+    ) == rate.unknown
+    assert () == rate.notes
+
+
+def test_what_a_region_has_is_known_beside_what_it_lacks():
+    """A region with ARM on demand but not on spot has a price for the one and none for the other."""
+    known = prices.fargate_rate("sa-east-1", "ARM64", "on-demand", 1, 2, public=False)
+    lacking = prices.fargate_rate("sa-east-1", "ARM64", "spot", 1, 2, public=False)
+
+    assert ((), True) == (known.unknown, known.per_hour > 0)
+    assert ("spot ARM64 tasks in sa-east-1",) == lacking.unknown
 
 
 def test_spot_prices_are_dated():
@@ -89,12 +101,13 @@ def test_each_region_is_plausible(region):
     public=st.booleans(),
 )
 def test_a_rate_is_the_sum_of_its_parts(region, architecture, market, vcpu, memory, storage, public):
-    """For every task there is, the parts add up, and more of anything never costs less."""
+    """For every task there is, the parts add up, and more never costs less; 0 is only what is unknown."""
     rate = prices.fargate_rate(region, architecture, market, vcpu, memory, storage, public=public)
     more = prices.fargate_rate(region, architecture, market, vcpu + 1, memory + 1, storage + 1, public=True)
 
     assert math.isclose(sum(rate.parts.values()), rate.per_hour)
-    assert 0 < rate.per_hour < more.per_hour
+    assert 0 <= rate.per_hour <= more.per_hour
+    assert 0 < rate.per_hour < more.per_hour or rate.unknown
 
 
 def test_examples_hold():

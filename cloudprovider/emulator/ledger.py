@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import dataclass
 
 from cloudprovider.emulator.records import LedgerEntry
-from cloudprovider.prices import FALLBACK, table
+from cloudprovider.prices import fargate_price, table
 
 MINIMUM_S = 60.0  # https://aws.amazon.com/fargate/pricing/: one minute, from the start of the image's pull
 HOUR_S = 3600.0
@@ -55,7 +56,8 @@ class Ledger:
 
 def _entry(machine: str, account: _Account, now: float) -> LedgerEntry:
     seconds = max(0.0, (now if account.ended is None else account.ended) - account.started)
-    price = max(seconds, MINIMUM_S) * account.hourly / HOUR_S
+    billed = max(math.ceil(round(seconds, 3)), MINIMUM_S)  # begun seconds bill; a clock's noise is none
+    price = billed * account.hourly / HOUR_S
     return LedgerEntry(
         machine=machine, kind=account.kind, market=account.market, seconds=seconds, price=price
     )
@@ -64,12 +66,12 @@ def _entry(machine: str, account: _Account, now: float) -> LedgerEntry:
 def fargate_hourly(
     region: str, *, vcpu: float, memory_gb: float, storage_gb: float, market: str, architecture: str
 ) -> float:
-    """What a task of this size costs an hour, by the cloud's price list."""
-    regions = table("fargate")["regions"]
-    prices = {**regions[FALLBACK], **regions.get(region, {})}
-    rate = prices[architecture][market]
+    """What a task of this size costs an hour, by the cloud's price list; NaN when that has no price."""
+    rate, storage = fargate_price(region, architecture, market), fargate_price(region, "storage")
     beyond = max(0.0, storage_gb - table("fargate")["storage_included_gib"])
-    return float(vcpu * rate["vcpu"] + memory_gb * rate["memory"] + beyond * prices["storage"])
+    if rate is None or (beyond and storage is None):
+        return math.nan
+    return float(vcpu * rate["vcpu"] + memory_gb * rate["memory"] + (beyond * storage if beyond else 0.0))
 
 
 def ipv4_hourly() -> float:

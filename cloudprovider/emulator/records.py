@@ -50,7 +50,7 @@ class LedgerEntry:
     seconds
         How long it ran; what is billed has the cloud's minimum.
     price
-        US dollars until now, billing minimum included.
+        US dollars until now, billing minimum included; NaN when the price list has no price for it.
     """
 
     machine: str

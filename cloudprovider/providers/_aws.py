@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import re
 import threading
 import time
 from collections import deque
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cloudprovider.errors import (
@@ -20,11 +22,14 @@ from cloudprovider.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 __all__ = ["AWS", "Pace", "because", "chunks", "code", "side_by_side", "translate"]
 
 T = TypeVar("T")
+
+#: Seconds by which two clocks may seem to differ that are the same: an answer's date has whole ones.
+SAME_CLOCK_S = 5.0
 
 RENEW = "Renew them (`aws sso login`, or new keys) and try again."
 POLICY = "`dask cloud policy aws-fargate` prints the rights that are needed."
@@ -140,10 +145,14 @@ class AWS:
     ----------
     region
         Such as `eu-central-1`; None for what the environment and the AWS config files say.
+    clock
+        Ours, in seconds since the epoch.
     """
 
-    def __init__(self, region: str | None = None) -> None:
+    def __init__(self, region: str | None = None, clock: Callable[[], float] = time.time) -> None:
         self._wanted = region
+        self._clock = clock
+        self._ahead_s = 0.0  # AWS's clock of ours
         self._clients: dict[str, Any] = {}
         self._made: Any = None
         self._lock = threading.RLock()
@@ -189,7 +198,19 @@ class AWS:
                 if _is_fine(error, fine):
                     return {}
                 raise
+            self._hear(answer)
             return answer
+
+    def now(self) -> float:
+        """The time by AWS's clock, as far as its last answer tells: ours may be wrong, or jump."""
+        return self._clock() + self._ahead_s
+
+    def _hear(self, answer: Mapping[str, Any]) -> None:
+        """Compare our clock with the answer's date, which has whole seconds and took a while to come."""
+        said = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+        with contextlib.suppress(TypeError, ValueError):
+            ahead_s = parsedate_to_datetime(said).timestamp() + 0.5 - self._clock()
+            self._ahead_s = ahead_s if abs(ahead_s) > SAME_CLOCK_S else 0.0
 
     def pages(self, service: str, operation: str, key: str, /, **request: Any) -> list[Any]:
         """All items under `key` of a call that answers in pages."""

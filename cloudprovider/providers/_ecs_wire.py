@@ -267,7 +267,7 @@ def machine(task: Mapping[str, Any]) -> Machine:
         created=_seconds(task.get("createdAt")) or 0.0,
         # From the start of the image's download until the task ends: https://aws.amazon.com/fargate/pricing/
         billed_from=_seconds(task.get("pullStartedAt") or task.get("startedAt")),
-        ended=_seconds(task.get("stoppedAt") or task.get("executionStoppedAt") or task.get("stoppingAt")),
+        ended=_seconds(task.get("stoppedAt")),
         reason=_reason(task) if state is State.gone else "",
         expires=int(expires) if expires.isdecimal() else None,
     )

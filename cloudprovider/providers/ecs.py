@@ -499,11 +499,17 @@ class ECSProvider(Provider):
         from cloudprovider.prices import fargate_rate
 
         match = re.fullmatch(r"([\d.]+) vCPU, ([\d.]+) GiB, (\w+)(?:, (\d+) GiB disk)?", machine.kind)
-        if self.config.compatibility != "FARGATE" or match is None:
+        if self.config.compatibility != "FARGATE":
             return Rate(per_hour=0.0, left_out=("the ECS cluster's own container instances",))
+        if match is None:
+            return Rate(per_hour=0.0, unknown=("a task whose size ECS does not say",))
         vcpu, memory, architecture, storage = match.groups(default="20")
         size = float(vcpu), float(memory), float(storage)
         return fargate_rate(self.aws.region, architecture, machine.market, *size, public=self.config.public)
+
+    def now(self) -> float:
+        """The time by AWS's clock, as its last answer said."""
+        return self.aws.now()
 
     def diagnosis(self, machine: Machine, logs: str) -> CloudError:
         """What to tell the user of a machine that ended before Dask answered on it."""
