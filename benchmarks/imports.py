@@ -1,4 +1,4 @@
-"""How long imports take, each in fresh interpreters: `python benchmarks/imports.py [--json]`."""
+"""How long imports take, each in fresh interpreters: `python benchmarks/imports.py [--json FILE]`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 
-from machine import described, show
+from machine import add_json, described, show
 
 #: What is imported, and what was imported before the clock starts.
 CASES = (
@@ -36,7 +36,7 @@ def timed(statement: str, before: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=15, help="interpreters for each case (default: 15)")
-    parser.add_argument("--json", action="store_true", help="for programs")
+    add_json(parser)
     options = parser.parse_args()
     machine = described()
     times: dict[tuple[str, str], list[float]] = {case: [] for case in CASES}
@@ -55,7 +55,7 @@ def main() -> None:
     base = float(str(rows[1]["median ms"]))
     for row in rows:
         row["of distributed.deploy"] = f"{float(str(row['median ms'])) / base:.2f}"
-    show(rows, machine, as_json=options.json)
+    show(rows, machine, options.json)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,14 @@ import json
 import os
 import platform
 from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable
+
+    from cloudprovider.emulator.records import Call
 
 PACKAGES = ("dask-cloud", "distributed", "boto3", "moto")
 
@@ -25,17 +33,28 @@ def described() -> dict[str, str]:
 
 def _processor() -> str:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
             return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
 
 
-def show(rows: list[dict[str, object]], machine: dict[str, str], *, as_json: bool) -> None:
-    """Print rows of equal keys as a Markdown table, or everything as JSON."""
-    if as_json:
-        print(json.dumps({"machine": machine, "rows": rows}, indent=2))
-        return
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Give a benchmark its option for programs."""
+    parser.add_argument("--json", metavar="FILE", help="write all figures to this file, too")
+
+
+def throttled(calls: Iterable[Call]) -> int:
+    """How many of an embedded cloud's calls were refused for their rate."""
+    return sum("Throttl" in call.error or "LimitExceeded" in call.error for call in calls)
+
+
+def show(rows: list[dict[str, object]], machine: dict[str, str], file: str | None) -> None:
+    """Print rows of equal keys as a Markdown table, and write everything to a file if one is named."""
+    if file is not None:
+        Path(file).write_text(
+            json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n", encoding="utf-8"
+        )
     print("; ".join(f"{name} {value}" for name, value in machine.items()) + "\n")
     names = [name for name, value in rows[0].items() if not isinstance(value, dict)]
     print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
@@ -45,4 +64,4 @@ def show(rows: list[dict[str, object]], machine: dict[str, str], *, as_json: boo
         for name, value in row.items():
             if isinstance(value, dict):
                 counts = ", ".join(f"{count} {key}" for key, count in value.items())
-                print(f"\n{row[names[0]]} workers, {name}: {counts}.")
+                print(f"\n{names[0]} {row[names[0]]}, {name}: {counts}.")

@@ -7,16 +7,27 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
-def report(script: str, *arguments: str) -> dict:
-    """What a benchmark says in JSON."""
-    command = [sys.executable, BENCHMARKS / script, "--json", *arguments]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=150).stdout)
+@pytest.fixture
+def report(tmp_path):
+    """Runs a benchmark; gives what it says in JSON."""
+
+    def run(script: str, *arguments: str) -> dict:
+        file = tmp_path / "report.json"
+        command = [sys.executable, BENCHMARKS / script, "--json", file, *arguments]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=150)
+        said = json.loads(file.read_text())
+        assert done.stdout.count("\n| ") == len(said["rows"]) + 1, "a line of each row, and of their names"
+        return said
+
+    return run
 
 
-def test_imports():
+def test_imports(report):
     """The benchmark of imports times each case, and names the machine and the versions."""
     said = report("imports.py", "--runs", "1")
     assert {"processors", "system", "python", "dask-cloud", "distributed"} <= set(said["machine"])
@@ -24,7 +35,7 @@ def test_imports():
     assert all(row["median ms"] > 0 for row in said["rows"])
 
 
-def test_start():
+def test_start(report):
     """The benchmark of starts finds no throttled call, nothing left, and a start no faster than its limit."""
     [row] = report("start.py", "--workers", "2", "--time-scale", "0.05")["rows"]
     assert 2 == row["workers"]
@@ -32,3 +43,30 @@ def test_start():
     assert row["two boots in a row s"] > row["limit s"]
     assert 2 == row["calls by operation"]["RunTask"]
     assert (0, 0) == (row["throttled"], row["left a minute later"])
+    assert row["seconds by step"]["workers' boot"] > row["seconds by step"]["workers' order"]
+
+
+def test_thousand(report):
+    """The benchmark of many machines counts a call for ten of them, and keeps to memory and time."""
+    [row] = report("thousand.py", "--machines", "120", "--time-scale", "0.02")["rows"]
+    assert (120, 13, 0) == (row["machines"], row["RunTask"], row["throttled"])
+    assert 0 < row["s until all are ordered"] <= row["s until all run"]
+    assert row["slowest pass ms"] < 1000
+    assert 50 < row["peak memory MB"] < 300
+
+
+def test_scale(report):
+    """The benchmark of scaling grows, shrinks and mends a cluster, and none of its calls is throttled."""
+    rows = report("scale.py", "--few", "1", "--many", "2")["rows"]
+    assert ["up by 1", "up by 2", "down by 1", "a lost machine replaced"] == [row["what"] for row in rows]
+    assert all(row["seconds"] > 0 for row in rows)
+    assert 0 == sum(row["throttled"] for row in rows)
+
+
+def test_data_path(report):
+    """The benchmark of the data path times the same work with and without TLS, and says the ratios."""
+    rows = report("data_path.py", "--megabytes", "2", "--tasks", "50", "--runs", "1")["rows"]
+    assert ["scatter 2 MB", "gather 2 MB", "2 MB from worker to worker", "50 small tasks"] == [
+        row["what"] for row in rows
+    ]
+    assert all(row["ProcessCluster / LocalCluster"] > 0 for row in rows)
