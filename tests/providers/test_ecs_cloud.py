@@ -208,7 +208,7 @@ def test_what_the_user_names_is_never_made(cloud):
 
 def test_few_calls_come_one_after_the_other(cloud):
     """Three rounds of calls and RunTask start a scheduler; five and RunTask the first time in an account."""
-    cloud.reset(profile="fargate", time_scale=12.0)  # 0.6 s a call: what is side by side overlaps
+    cloud.reset(profile="fargate", time_scale=30.0)  # 1.5 s a call: what is side by side overlaps
     started = []
     found = {
         "execution_role": "dask-execution",
