@@ -51,7 +51,7 @@ def a_cluster_says_what_it_has_and_costs(cluster: CloudCluster) -> None:
 
 
 def a_bill_is_plain_data(bill: Bill) -> None:
-    """Money is float, lines are a tuple."""
+    """Money is float, None where no price is known; lines are a tuple."""
     assert_type(bill.spent, float | None)
     assert_type(bill.lines, tuple[Line, ...])
     assert_type(bill.as_json(), dict[str, Any])
