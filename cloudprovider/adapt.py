@@ -236,7 +236,7 @@ class CloudAdaptive(Adaptive):  # type: ignore[misc]  # distributed is untyped
             track = self._tracks.get(id)
             if track is None:
                 # What was there before us says its age by the clock; what comes later begins now.
-                age = 0.0 if self._looked else max(0.0, time.time() - machine.created)
+                age = 0.0 if self._looked else max(0.0, self.cluster.provider.now() - machine.created)
                 track = self._tracks[id] = _Track(ordered=now - age)
             if track.billed_from is None and machine.billed_from is not None:
                 # Both times are the cloud's, so that its clock and ours need not agree.
