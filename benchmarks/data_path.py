@@ -96,7 +96,7 @@ def main():
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--megabytes", type=int, default=100)
     parser.add_argument("--tasks", type=int, default=10_000)
-    parser.add_argument("--runs", type=int, default=5, help="of which the median is taken (default: 5)")
+    parser.add_argument("--runs", type=int, default=3, help="of which the median is taken (default: 3)")
     add_json(parser)
     options = parser.parse_args()
     machine = described()
