@@ -42,8 +42,10 @@ def prepared(time_scale):
     boots = [config.boot(role, provider.identity) for role in ("scheduler", "worker")]
     provider.prepare(boots, make_secrets(provider.identity))
     [scheduler] = provider.create(provider.boot("scheduler"), 1).machines
+    pause = 0.2
     while not scheduler.private_address:
-        time.sleep(0.3)
+        time.sleep(pause)
+        pause *= 1.3  # as a cluster looks for it
         [scheduler] = provider.describe([scheduler.id])
     address = f"tls://{scheduler.private_address}:8786"
     return provider, dataclasses.replace(provider.boot("worker"), scheduler=address)

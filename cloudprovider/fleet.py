@@ -26,8 +26,8 @@ __all__ = ["Fleet"]
 
 #: Machines of one look: the most that one call describes on the narrowest cloud (ECS DescribeTasks).
 LOOK = 100
-#: Seconds between looks while no more than `LOOK` machines are on their way.
-LOOK_S = 2.0
+#: Seconds between looks while no more than `FEW` machines are on their way.
+LOOK_S, FEW = 2.0, 50
 #: Boots in a row that may fail with no arrival between them.
 TRIES = 3
 #: Seconds of the first pause after a refusal, and of the longest.
@@ -175,8 +175,8 @@ class Fleet:
         if not unseen or now < self._next_look:
             return
         batch = sorted(unseen, key=lambda id: self._looked.get(id, -1.0))[:LOOK]
-        # Large fleets are looked at in turn, at the same rate of calls as small ones.
-        self._next_look = now + LOOK_S * max(1.0, len(unseen) / LOOK)
+        # Large fleets are looked at in turn, and with fewer calls a machine than small ones.
+        self._next_look = now + LOOK_S * max(1.0, len(unseen) / FEW)
         self._looked.update(dict.fromkeys(batch, now))
         for machine in self.provider.describe(batch):
             if machine.id not in self.machines:

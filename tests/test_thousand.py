@@ -34,8 +34,10 @@ def test_thousand_machines_within_the_published_rates(cloud):
         make_secrets(provider.identity),
     )
     [scheduler] = provider.create(provider.boot("scheduler"), 1).machines
+    pause = 0.2
     while not scheduler.public_address:
-        time.sleep(0.3)
+        time.sleep(pause)
+        pause *= 1.3  # as a cluster looks for it
         [scheduler] = provider.describe([scheduler.id])
     boot = dataclasses.replace(provider.boot("worker"), scheduler=f"tls://{scheduler.private_address}:8786")
     fleet = Fleet(provider, lambda: boot, Events())
