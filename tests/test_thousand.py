@@ -13,8 +13,8 @@ from cloudprovider.fleet import Fleet
 from cloudprovider.providers.ecs import ECSProvider, FargateConfig
 from cloudprovider.security import make_secrets
 
-#: The emulated cloud runs ten times faster than AWS: so must the launch rate that is kept to.
-TIME_SCALE = 0.1
+#: The emulated cloud runs three times faster than AWS: so must the launch rate that is kept to.
+TIME_SCALE = 0.33
 
 
 @pytest.fixture
