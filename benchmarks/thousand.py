@@ -39,7 +39,7 @@ def prepared(time_scale):
     rates = {"launch_burst": 100, "launch_rate": 20 / time_scale}
     config = FargateConfig.of(name="thousand", allow_from="127.0.0.1/32", **rates)
     provider = ECSProvider(config, config.identity())
-    boots = [config.boot(role, provider.identity) for role in ("scheduler", "worker")]
+    boots = [config.boot_for(role, provider.identity) for role in ("scheduler", "worker")]
     provider.prepare(boots, make_secrets(provider.identity))
     [scheduler] = provider.create(provider.boot("scheduler"), 1).machines
     pause = 0.2

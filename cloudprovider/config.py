@@ -297,7 +297,7 @@ class Config:
             expires=created + int(seconds(self.max_lifetime, "max_lifetime")),
         )
 
-    def boot(self, role: str, identity: Identity) -> Boot:
+    def boot_for(self, role: str, identity: Identity) -> Boot:
         """What a machine of that role runs; the provider adds where its secret is."""
         worker = role == "worker"
         return Boot(

@@ -133,7 +133,7 @@ class Estate:
         self._go_on()
         self._provider = self._provider_class(config, self.identity)
         self.events.emit(Phase.landing, f"Preparing {self.where}.")
-        self.provider.prepare([config.boot(role, self.identity) for role in ("scheduler", "worker")], secrets)
+        self.provider.prepare([config.boot_for(role, self.identity) for role in ("scheduler", "worker")], secrets)
         self._new_fleet()
         self.fleet.ask(self.machines_for(config.n_workers))
         self._go_on()

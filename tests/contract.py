@@ -45,7 +45,7 @@ class ProviderContract:
         provider.sweep("contract")
 
     def prepare(self, provider, secrets) -> None:
-        boots = [provider.config.boot(role, provider.identity) for role in ("scheduler", "worker")]
+        boots = [provider.config.boot_for(role, provider.identity) for role in ("scheduler", "worker")]
         provider.prepare(boots, secrets)
 
     def one(self, provider):

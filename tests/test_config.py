@@ -223,7 +223,7 @@ def test_a_boot_is_for_its_role():
         jupyter=True,
     )
     identity = Identity(name="a", owner="b", created=1, expires=2)
-    worker, scheduler = config.boot("worker", identity), config.boot("scheduler", identity)
+    worker, scheduler = config.boot_for("worker", identity), config.boot_for("scheduler", identity)
 
     assert (2, 3, {"w": 1}, False) == (worker.nthreads, worker.processes, worker.options, worker.jupyter)
     assert (None, 1, {"s": 1}) == (scheduler.nthreads, scheduler.processes, scheduler.options)

@@ -30,7 +30,7 @@ def test_thousand_machines_within_the_published_rates(cloud):
     )
     provider = ECSProvider(config, config.identity())
     provider.prepare(
-        [config.boot(role, provider.identity) for role in ("scheduler", "worker")],
+        [config.boot_for(role, provider.identity) for role in ("scheduler", "worker")],
         make_secrets(provider.identity),
     )
     [scheduler] = provider.create(provider.boot("scheduler"), 1).machines

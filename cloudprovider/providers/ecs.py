@@ -171,9 +171,9 @@ class TaskConfig(Config):
             raise ConfigError(f"{role}_cpu={cpu!r} and {role}_memory={memory!r} must be more than nothing.")
         return size
 
-    def boot(self, role: str, identity: Identity) -> Boot:
+    def boot_for(self, role: str, identity: Identity) -> Boot:
         """What a machine of that role runs, with the threads and memory that were ordered for it."""
-        boot = super().boot(role, identity)
+        boot = super().boot_for(role, identity)
         if role != "worker":
             return boot
         cpu, memory = self.size(role)

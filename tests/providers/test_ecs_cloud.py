@@ -46,7 +46,7 @@ def prepared(name="it", **options) -> ECSProvider:
 
 
 def prepare(provider) -> ECSProvider:
-    boots = [provider.config.boot(role, provider.identity) for role in ("scheduler", "worker")]
+    boots = [provider.config.boot_for(role, provider.identity) for role in ("scheduler", "worker")]
     provider.prepare(boots, make_secrets(provider.identity))
     return provider
 
@@ -394,7 +394,7 @@ def test_no_key_anywhere_but_in_the_secrets(cloud):
     """Definitions, orders and tags hold no key and no token: only the two encrypted parameters do."""
     provider = make()
     secrets = make_secrets(provider.identity)
-    provider.prepare([provider.config.boot(r, provider.identity) for r in ("scheduler", "worker")], secrets)
+    provider.prepare([provider.config.boot_for(r, provider.identity) for r in ("scheduler", "worker")], secrets)
     machine = workers(provider, 1).machines[0]
     [task] = boto3.client("ecs").describe_tasks(cluster="dask", tasks=[machine.id], include=["TAGS"])["tasks"]
     text = json.dumps([definitions(), task], default=str)
