@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import logging
 import os
 import signal
 import sys
 import threading
+from typing import Any
 
 import click
 
 from cloudprovider.emulator.emulator import environment
+from cloudprovider.emulator.profiles import PROFILES, check_figures
 
 PR_SET_PDEATHSIG = 1
 
 
 @click.command()
 @click.argument("name", metavar="CLOUD", type=click.Choice(["aws"]), default="aws")
-@click.option("--profile", type=click.Choice(["instant", "fargate"]), default="fargate", show_default=True)
+@click.option("--profile", type=click.Choice(list(PROFILES)), default="fargate", show_default=True)
 @click.option(
     "--time-scale", type=float, default=1.0, show_default=True, help="Multiplies the cloud's waits."
 )
@@ -27,9 +30,23 @@ PR_SET_PDEATHSIG = 1
 @click.option(
     "--engine", type=click.Choice(["process", "podman", "none"]), default="process", show_default=True
 )
+@click.option(
+    "--figures",
+    default="{}",
+    metavar="JSON",
+    help="Figures of the profile that are to be others, such as '{\"running_s\": 5}'.",
+)
 @click.option("--die-with-parent", is_flag=True, hidden=True)
 def emulate(
-    name: str, profile: str, time_scale: float, seed: int, port: int, engine: str, *, die_with_parent: bool
+    name: str,
+    profile: str,
+    time_scale: float,
+    seed: int,
+    port: int,
+    engine: str,
+    figures: str,
+    *,
+    die_with_parent: bool,
 ) -> None:
     """Serve an emulated CLOUD on loopback, and say how to use it."""
     parent = os.getppid()
@@ -37,17 +54,19 @@ def emulate(
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             return
-    serve(name, profile, time_scale, seed, port, engine)
+    changed = json.loads(figures)
+    check_figures(changed)
+    serve(name, profile=profile, time_scale=time_scale, seed=seed, engine=engine, port=port, figures=changed)
 
 
-def serve(name: str, profile: str, time_scale: float, seed: int, port: int, engine: str) -> None:
+def serve(name: str, **options: Any) -> None:
     """Serve an emulated cloud until SIGINT or SIGTERM."""
     from cloudprovider.emulator.cloud import Cloud
 
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
-    cloud = Cloud(profile=profile, time_scale=time_scale, seed=seed, engine=engine, port=port)
+    cloud = Cloud(**options)
     endpoint = cloud.server.url
     click.echo(endpoint)
     click.echo(f"# The emulated {name} answers. To use it from another shell:")

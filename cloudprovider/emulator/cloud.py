@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cloudprovider.emulator import aws
+from cloudprovider.emulator import aws, profiles
 from cloudprovider.emulator.account import Account
 from cloudprovider.emulator.control import Control
 from cloudprovider.emulator.ec2 import claim_network
 from cloudprovider.emulator.faults import Faults
 from cloudprovider.emulator.images import Images
 from cloudprovider.emulator.ledger import Ledger
-from cloudprovider.emulator.profiles import PROFILES
 from cloudprovider.emulator.room import Room
 from cloudprovider.emulator.server import Server
 from cloudprovider.emulator.timers import Timers
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from cloudprovider.emulator.aws import AWS
 
 CLOUDS = ("aws",)
@@ -27,7 +29,7 @@ class Cloud:
 
     Parameters
     ----------
-    profile, time_scale, seed
+    profile, time_scale, seed, figures
         How it behaves; see `cloudprovider.emulator.Emulator`.
     engine
         What its machines are: `process`, `podman` or `none`.
@@ -36,22 +38,29 @@ class Cloud:
     """
 
     def __init__(
-        self, *, profile: str, time_scale: float, seed: int, engine: str = "process", port: int = 0
+        self,
+        *,
+        profile: str,
+        time_scale: float,
+        seed: int,
+        engine: str = "process",
+        port: int = 0,
+        figures: Mapping[str, Any] | None = None,
     ) -> None:
         self.server = Server(port)
         network, self._claim = claim_network()
         self._images = Images()
         self._room = Room(self._images, engine)  # begins to import Dask beside us
         self._moto = aws.import_moto(network)
-        self.aws = self._make(profile, time_scale, seed)
+        self.aws = self._make(profile, time_scale, seed, figures or {})
         self.aws.warm()
         self.server.cloud, self.server.control = self.aws, Control(self)
         self.server.start()
 
-    def _make(self, profile: str, time_scale: float, seed: int) -> AWS:
-        self._settings = (profile, time_scale, seed)
+    def _make(self, profile: str, time_scale: float, seed: int, figures: Mapping[str, Any]) -> AWS:
+        self._settings = (profile, time_scale, seed, figures)
         account = Account(
-            profile=PROFILES[profile],
+            profile=profiles.profile(profile, figures),
             timers=Timers(time_scale),
             faults=Faults(),
             ledger=Ledger(),
@@ -63,10 +72,17 @@ class Cloud:
         return aws.AWS(account, self._moto)
 
     def reset(
-        self, profile: str | None = None, time_scale: float | None = None, seed: int | None = None
+        self,
+        profile: str | None = None,
+        time_scale: float | None = None,
+        seed: int | None = None,
+        figures: Mapping[str, Any] | None = None,
     ) -> None:
         """Forget everything: an account as it was on its first day."""
         was = self._settings
+        if figures is None:
+            figures = was[3] if profile is None else {}
+        profiles.check_figures(figures)
         self.aws.end()
         self._room.empty()  # a new account gives the same addresses again: nobody may answer there
         self._images.reset()
@@ -75,6 +91,7 @@ class Cloud:
             was[0] if profile is None else profile,
             was[1] if time_scale is None else time_scale,
             was[2] if seed is None else seed,
+            figures,
         )
         self.server.cloud = self.aws
 

@@ -12,7 +12,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
-from cloudprovider.emulator.profiles import PROFILES
+from cloudprovider.emulator.profiles import PROFILES, check_figures, plain
 from cloudprovider.emulator.records import Call, EmulatedMachine, LedgerEntry
 
 if TYPE_CHECKING:
@@ -88,11 +88,14 @@ class Emulator:
         Where it listens; 0 means any.
     images
         Further images, as keyword arguments of `add_image`.
+    figures
+        Figures of the profile that are to be others, by the names of `cloudprovider.emulator.profiles.Profile`:
+        as a mapping, as keyword arguments, or both.
 
     Raises
     ------
     ValueError
-        When there is no such cloud, profile or engine.
+        When there is no such cloud, profile, engine or figure.
     RuntimeError
         When it cannot start; the message carries what its process said.
 
@@ -103,6 +106,7 @@ class Emulator:
     ...     import boto3
     ...     boto3.client("sts").get_caller_identity()["Account"]
     '123456789012'
+    >>> cloud = Emulator("aws", profile="fargate", running_s=5, latency_s=0.02)
     """
 
     def __init__(
@@ -115,15 +119,18 @@ class Emulator:
         engine: str = "process",
         port: int = 0,
         images: Sequence[Mapping[str, Any]] = (),
+        figures: Mapping[str, Any] | None = None,
+        **more: Any,
     ) -> None:
         _check("cloud", cloud, CLOUDS)
         _check("profile", profile, tuple(PROFILES))
+        changed = _figures(figures, more)
         _check("engine", engine, ("process", "podman", "none"))
         if sys.platform != "linux":
             raise RuntimeError("The embedded cloud runs on Linux only; elsewhere use LocalProvider.")
         self._arguments = [
             *(cloud, "--profile", profile, "--time-scale", str(time_scale), "--seed", str(seed)),
-            *("--engine", engine, "--port", str(port), "--die-with-parent"),
+            *("--engine", engine, "--port", str(port), "--figures", json.dumps(changed), "--die-with-parent"),
         ]
         self._images = images
         self._process: subprocess.Popen[str] | None = None
@@ -186,18 +193,26 @@ class Emulator:
         self.close()
 
     def reset(
-        self, *, profile: str | None = None, time_scale: float | None = None, seed: int | None = None
+        self,
+        *,
+        profile: str | None = None,
+        time_scale: float | None = None,
+        seed: int | None = None,
+        figures: Mapping[str, Any] | None = None,
+        **more: Any,
     ) -> None:
         """Make it a new account: machines ended, everything forgotten; faster than another process.
 
         Parameters
         ----------
-        profile, time_scale, seed
-            As at its start; None means unchanged.
+        profile, time_scale, seed, figures
+            As at its start; None means unchanged. Figures replace those there were, and so does a profile.
         """
         if profile is not None:
             _check("profile", profile, tuple(PROFILES))
-        self._ask("POST", "reset", {"profile": profile, "time_scale": time_scale, "seed": seed})
+        changed = _figures(figures, more) if figures is not None or more else None
+        given = {"profile": profile, "time_scale": time_scale, "seed": seed, "figures": changed}
+        self._ask("POST", "reset", given)
 
     # -- how to reach it -----------------------------------------------------------------------------
 
@@ -398,6 +413,13 @@ class Emulator:
         if answer.status != http.HTTPStatus.OK:
             raise RuntimeError(f"The emulated cloud failed at {method} {what}: {text}")
         return json.loads(text)
+
+
+def _figures(figures: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures of a profile, checked, as its process is told them."""
+    changed = {**(figures or {}), **more}
+    check_figures(changed)
+    return {name: plain(value) for name, value in changed.items()}
 
 
 def _check(what: str, value: str, known: Sequence[str]) -> None:

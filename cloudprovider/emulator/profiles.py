@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import threading
 import time
 from dataclasses import dataclass, field
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
-__all__ = ["PROFILES", "Profile", "Rate"]
+__all__ = ["PROFILES", "Calls", "Profile", "Rate", "check_figures", "profile"]
 
 
 @dataclass(frozen=True)
@@ -112,9 +114,60 @@ FARGATE = Profile(
 PROFILES: Mapping[str, Profile] = MappingProxyType({"instant": INSTANT, "fargate": FARGATE})
 
 
-def profile(name: str, **changes: object) -> Profile:
-    """The profile of this name, with some of its figures changed."""
-    return dataclasses.replace(PROFILES[name], **changes)  # type: ignore[arg-type]
+def check_figures(figures: Mapping[str, Any]) -> None:
+    """Refuse figures that no profile has.
+
+    Raises
+    ------
+    ValueError
+        Naming the nearest that there is.
+    """
+    known = [field.name for field in dataclasses.fields(Profile)]
+    for name in figures:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"there is {', '.join(known)}."
+            raise ValueError(f"A profile has no figure '{name}'; {hint}")
+
+
+def profile(name: str, figures: Mapping[str, Any] | None = None) -> Profile:
+    """The profile of this name, with some of its figures changed, as plain data tells them."""
+    figures = figures or {}
+    check_figures(figures)
+    changes: dict[str, Any] = {
+        key: READERS[key](value) if key in READERS else value for key, value in figures.items()
+    }
+    return dataclasses.replace(PROFILES[name], **changes)
+
+
+def _rate(told: Any) -> Rate | None:
+    if told is None or isinstance(told, Rate):
+        return told
+    return Rate(**told) if isinstance(told, dict) else Rate(*told)
+
+
+def _calls(told: Any) -> tuple[Calls, ...]:
+    return tuple(
+        one
+        if isinstance(one, Calls)
+        else Calls(_rate(one["rate"]) or Rate(0, 0), frozenset(one["operations"]))
+        for one in told or ()
+    )
+
+
+#: How the figures that are more than a number are read from plain data.
+READERS = {"launches": _rate, "calls": _calls}
+
+
+def plain(value: Any) -> Any:
+    """A figure as JSON can say it."""
+    if isinstance(value, Rate):
+        return [value.burst, value.per_second]
+    if isinstance(value, Calls):
+        return {"rate": plain(value.rate), "operations": sorted(value.operations)}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return {key: plain(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 class Bucket:

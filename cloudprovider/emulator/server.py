@@ -6,7 +6,7 @@ POST   /_cloud/faults               make something go wrong
 DELETE /_cloud/faults[/ID]          let it be over
 POST   /_cloud/machines/ID/interrupt|kill
 POST   /_cloud/images               add an image
-POST   /_cloud/reset                forget everything, with another profile if one is given
+POST   /_cloud/reset                forget everything, with another profile or other figures if given
 GET    /_cloud/ecs/v4/ID[/task]     a machine's metadata service
 GET    /_cloud/ecs/credentials/ID   the credentials of its task role
 GET    /v2/NAME/manifests/TAG       the registry of the images

@@ -18,6 +18,7 @@ from fargate_account import Account
 
 from cloudprovider.emulator import Emulator
 from cloudprovider.emulator.ledger import MINIMUM_S
+from cloudprovider.emulator.profiles import Rate
 
 TREE = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)']); time.sleep(99)"
 
@@ -182,6 +183,23 @@ def test_unknown_words_are_named():
         Emulator("aws", engine="docker")
     with pytest.raises(RuntimeError, match="not running"):
         _ = Emulator("aws").endpoint
+
+
+def test_figures_of_a_profile_are_changed_one_by_one(emulated_aws):
+    """Any figure of a profile can be another, until the next profile; a wrong name is refused with the nearest."""
+    emulated_aws.reset(profile="fargate", latency_s=0.3, calls=(), launches=Rate(5, 1))
+    begin = time.monotonic()
+    boto3.client("sts").get_caller_identity()
+    assert time.monotonic() - begin >= 0.3
+    emulated_aws.reset(profile="instant", figures={"latency_s": 0.4}, time_scale=0.5)
+    emulated_aws.reset(seed=1)
+    begin = time.monotonic()
+    boto3.client("sts").get_caller_identity()
+    assert time.monotonic() - begin >= 0.2
+    with pytest.raises(ValueError, match="did you mean 'running_s'"):
+        emulated_aws.reset(runing_s=5)
+    with pytest.raises(ValueError, match="no figure 'colour'"):
+        Emulator("aws", figures={"colour": 1})
 
 
 def test_unknown_region_is_no_host(emulated_aws):
