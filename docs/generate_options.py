@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudprovider.config import Config
+from cloudprovider.providers._aws_config import AWSConfig
+from cloudprovider.providers.ec2 import EC2Config
 from cloudprovider.providers.ecs import ECSConfig, FargateConfig, TaskConfig
 from cloudprovider.providers.local import LocalConfig
 
@@ -47,9 +49,11 @@ that is. Lengths of time are seconds or `"20 minutes"`, memory is GiB or `"8 GiB
 #: Heading, whose own options follow, and what is said before them.
 SECTIONS: tuple[tuple[str, type[Config], str], ...] = (
     ("Every cloud", Config, "Section `default`, or that of the cloud."),
+    ("Every cluster on AWS", AWSConfig, "Section `default`, `fargate`, `ecs` or `ec2`."),
     ("FargateCluster and ECSCluster", TaskConfig, "Section `fargate` or `ecs`."),
     ("FargateCluster", FargateConfig, "Section `fargate`. [The guide](fargate.md) has them by theme."),
     ("ECSCluster", ECSConfig, "Section `ecs`. Needs `ecs_cluster`."),
+    ("EC2Cluster", EC2Config, "Section `ec2`."),
     ("ProcessCluster", LocalConfig, "Section `local`. Machines are processes of this computer."),
 )
 TAIL = """

@@ -188,7 +188,7 @@ def test_a_variable_with_a_nul_is_refused():
 def test_any_text_may_be_a_variable(value):
     """Quotes, newlines and every script reach the boot as they are."""
     identity = Identity(name="a", owner="b", created=1, expires=2)
-    boot = NimbusConfig.of(environment={"A": value}).boot("worker", identity)
+    boot = NimbusConfig.of(environment={"A": value}).boot_for("worker", identity)
 
     assert value == type(boot).loads(boot.dumps()).environment["A"]
 

@@ -16,9 +16,10 @@ from cloudprovider import tags as ledger
 from cloudprovider import templates
 from cloudprovider.errors import CapacityError, CloudError, ConfigError
 from cloudprovider.providers._aws import side_by_side
+from cloudprovider.providers._aws_config import listed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from cloudprovider.providers._aws import AWS
     from cloudprovider.providers.ecs import TaskConfig
@@ -166,11 +167,6 @@ def _no_subnets(config: TaskConfig, region: str) -> CloudError:
         f"There is no default VPC with subnets{zones} in {region}. Make one with `aws ec2 create-default-vpc`, "
         "or pass vpc= or subnets= of yours, or another region=."
     )
-
-
-def listed(value: str | Iterable[str] | None) -> list[str]:
-    """One name or several, as a list."""
-    return [value] if isinstance(value, str) else [*(value or ())]
 
 
 def subnets_request(config: TaskConfig) -> dict[str, Any]:

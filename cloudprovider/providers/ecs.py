@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cloudprovider import tags as ledger
 from cloudprovider import templates
 from cloudprovider.cluster import CloudCluster
-from cloudprovider.config import Config, Spot, gibibytes
+from cloudprovider.config import Spot, gibibytes
 from cloudprovider.errors import CapacityError, CloudError, ConfigError, CredentialsError, QuotaError
 from cloudprovider.images import default_image, require_image
 from cloudprovider.provider import Created, Machine, Provider, State, Swept
@@ -25,6 +25,7 @@ from cloudprovider.providers import _ecs_names as names
 from cloudprovider.providers import _ecs_starts as starts
 from cloudprovider.providers import _ecs_wire as wire
 from cloudprovider.providers._aws import AWS, Pace, side_by_side
+from cloudprovider.providers._aws_config import AWSConfig, check_architecture
 from cloudprovider.security import Secrets
 
 if TYPE_CHECKING:
@@ -50,13 +51,7 @@ SIZES = {
     8192: range(16 * GB, 60 * GB + 1, 4 * GB),
     16384: range(32 * GB, 120 * GB + 1, 8 * GB),
 }
-# https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutRetentionPolicy.html
-RETENTION_DAYS = (
-    1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180,
-    365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653,
-)  # fmt: skip
 MAX_CREATE = 10  # RunTask: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_RunTask.html
-MAX_GROUPS = 5  # AwsVpcConfiguration
 #: RunTask arguments that are ours; `task_args` may hold the others.
 OURS = frozenset(
     {
@@ -73,32 +68,15 @@ OURS = frozenset(
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskConfig(Config):
+class TaskConfig(AWSConfig):
     """What Fargate and a cluster's own capacity have in common.
 
     Parameters
     ----------
-    region
-        Such as `eu-central-1`. Default: what the environment and the AWS config files say.
-    zones
-        Availability zones in which to look for subnets. Default: all.
-    vpc
-        Id of the VPC in which to look for subnets. Default: the default VPC.
-    subnets
-        Ids of the subnets to use. Default: those of the VPC and zones.
-    security_groups
-        Ids of groups for every machine, in which they may talk to each other. Default: one that is shared
-        by all clusters of the account.
     ecs_cluster
         Name or ARN of an ECS cluster of yours, which is then never made. Default: `dask`.
     execution_role
         Name or ARN of a role of yours that starts machines: it pulls images and reads the machine secret.
-    role
-        Name or ARN of a role of yours under which code on the machines runs.
-    log_group
-        Name of a log group of yours. Default: `/dask`.
-    log_retention_days
-        How long the default log group keeps what it gets.
     worker_cpu, scheduler_cpu
         vCPUs of each machine.
     worker_memory, scheduler_memory
@@ -118,16 +96,8 @@ class TaskConfig(Config):
 
     compatibility: ClassVar[str] = "EC2"
 
-    region: str | None = None
-    zones: str | Sequence[str] | None = None
-    vpc: str | None = None
-    subnets: str | Sequence[str] | None = None
-    security_groups: str | Sequence[str] | None = None
     ecs_cluster: str | None = None
     execution_role: str | None = None
-    role: str | None = None
-    log_group: str | None = None
-    log_retention_days: int = 14
     worker_cpu: float = 2
     worker_memory: str | float = "8 GiB"
     scheduler_cpu: float = 1
@@ -143,17 +113,9 @@ class TaskConfig(Config):
     def check(self) -> None:
         """Refuse what cannot work, before any call."""
         super().check()
-        if self.architecture.lower() not in {"x86_64", "arm64"}:
-            raise ConfigError(f"architecture={self.architecture!r} must be 'x86_64' or 'arm64'.")
-        if self.log_retention_days not in RETENTION_DAYS:
-            raise ConfigError(
-                f"log_retention_days={self.log_retention_days!r} must be one of "
-                f"{', '.join(map(str, RETENTION_DAYS))}."
-            )
+        check_architecture(self.architecture)
         if taken := sorted(OURS & set(self.task_args)):
             raise ConfigError(f"task_args has {', '.join(taken)}, which this project sets itself.")
-        if len(land.listed(self.security_groups)) >= MAX_GROUPS:
-            raise ConfigError(f"security_groups can be at most {MAX_GROUPS - 1}: the scheduler has one more.")
         credentials = self.repository_credentials
         if credentials and self.execution_role is None and ":secret:dask/" not in credentials:
             raise ConfigError(
@@ -194,7 +156,7 @@ class TaskConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class FargateConfig(TaskConfig):
-    """Options of `FargateCluster`, beside those of `TaskConfig` and `Config`.
+    """Options of `FargateCluster`, beside those of `TaskConfig`, `AWSConfig` and `Config`.
 
     Parameters
     ----------
@@ -251,7 +213,7 @@ class FargateConfig(TaskConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ECSConfig(TaskConfig):
-    """Options of `ECSCluster`, beside those of `TaskConfig` and `Config`.
+    """Options of `ECSCluster`, beside those of `TaskConfig`, `AWSConfig` and `Config`.
 
     It is an ECS cluster of yours, with container instances of its own.
 
