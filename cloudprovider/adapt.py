@@ -94,7 +94,7 @@ class CloudAdaptive(Adaptive):  # type: ignore[misc]  # distributed is untyped
         self._unlisten: Callable[[], None] = _nothing
         self.state = "inactive"
         minimum, maximum = _bounds(minimum, maximum)
-        _in_machines(minimum, maximum, cluster.config.worker_processes)
+        _in_machines(minimum, maximum, cluster.estate.workers_per_machine)
         _refuse_others(others)
         if wait_count is not None and (not isinstance(wait_count, int) or wait_count < 1):
             raise ConfigError(f"wait_count={wait_count!r} must be a whole number, 1 or more.")
@@ -169,7 +169,7 @@ class CloudAdaptive(Adaptive):  # type: ignore[misc]  # distributed is untyped
 
     @property
     def _per_machine(self) -> int:
-        return int(self.cluster.config.worker_processes)
+        return int(self.cluster.estate.workers_per_machine)
 
     def _rules(self) -> Rules:
         least, most = _in_machines(self.minimum, self.maximum, self._per_machine)

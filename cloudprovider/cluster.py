@@ -53,6 +53,8 @@ BUSY_S, QUIET_S = 0.5, 2.0
 RENEW_S = 20.0
 #: Seconds that a start waits for workers after the scheduler has answered.
 WELCOME_S = 5.0
+#: Seconds between two looks for the scheduler's address, at the most.
+LONGEST_LOOK_S = 2.0
 #: Seconds of one try to reach a scheduler again.
 AGAIN_S = 10.0
 #: Seconds the scheduler may take to end every machine when asked over its own connection.
@@ -196,7 +198,10 @@ class CloudCluster(WatchingCluster):
         await self._call(self.estate.find if self._attach else self.estate.make)
         self.security = security.client_security(self.estate.client_secret)
         deadline = asyncio.get_running_loop().time() + self.estate.start_timeout_s
-        await self._address(deadline)
+        await self._wait_for_address(deadline, lambda: self.estate.placed)
+        machine = self.estate.scheduler
+        where = f"{machine.private_address} in {machine.zone or 'one zone'}"
+        self.events.emit(Phase.placed, f"The scheduler has {where}.", machine=machine.id, role="scheduler")
         connecting = asyncio.ensure_future(self._connect(deadline))
         try:
             refusal = await self._reconcile() if self.fleet.missing > 0 else None
@@ -241,20 +246,17 @@ class CloudCluster(WatchingCluster):
         call.add_done_callback(self._calls.discard)
         return await asyncio.shield(call)
 
-    async def _address(self, deadline: float) -> None:
-        """Wait until the scheduler's machine has its addresses, looking ever less often."""
+    async def _wait_for_address(self, deadline: float, there: Callable[[], bool]) -> None:
+        """Wait until the scheduler's machine has an address, looking ever less often."""
         loop = asyncio.get_running_loop()
         pause = 0.2
-        while not self.estate.addressed:
+        while not there():
             if loop.time() > deadline:
                 within = f"{self.estate.start_timeout_s:.0f} s"
                 raise BootError(f"The scheduler {self.estate.scheduler.id} had no address after {within}.")
             await asyncio.sleep(pause)
-            pause *= 1.3
+            pause = min(1.3 * pause, LONGEST_LOOK_S)
             await self._look_at_scheduler()
-        machine = self.estate.scheduler
-        where = f"{machine.private_address} in {machine.zone or 'one zone'}"
-        self.events.emit(Phase.placed, f"The scheduler has {where}.", machine=machine.id, role="scheduler")
 
     async def _look_at_scheduler(self) -> None:
         machine = await self._call(self.estate.look_at_scheduler)
@@ -275,6 +277,7 @@ class CloudCluster(WatchingCluster):
 
     async def _connect(self, deadline: float) -> None:
         """Reach the scheduler while watching that its machine lives."""
+        await self._wait_for_address(deadline, lambda: self.estate.addressed)
         watching = asyncio.ensure_future(self._watch_scheduler())
         try:
             address = await self._reachable_address()
@@ -498,7 +501,7 @@ class CloudCluster(WatchingCluster):
         """Machines that have not arrived first, then those Dask calls idle and that hold the least."""
         victims = self.fleet.not_arrived()[:count]
         if len(victims) < count:
-            per_machine = self.config.worker_processes
+            per_machine = self.estate.workers_per_machine
             # Several workers a machine close together: they share its address.
             key = pickle.dumps(operator.attrgetter("host")) if per_machine > 1 else None
             names = await self.scheduler_comm.workers_to_close(
@@ -536,9 +539,9 @@ class CloudCluster(WatchingCluster):
         return machines
 
     def _names(self, machine: str) -> list[str]:
-        if self.config.worker_processes == 1:
+        if self.estate.workers_per_machine == 1:
             return [machine]
-        return [f"{machine}-{k}" for k in range(self.config.worker_processes)]
+        return [f"{machine}-{k}" for k in range(self.estate.workers_per_machine)]
 
     @property
     def workers(self) -> dict[str, Machine]:

@@ -114,9 +114,10 @@ class Config:
         Container image that has `distributed`. Default: Dask's own, at the client's versions.
     environment
         Environment variables for Dask and user code on every machine.
-    worker_nthreads, worker_memory_limit, worker_processes
-        Per machine: threads and memory of each worker process, and how many processes.
-        Default: one process with all that the machine has.
+    worker_nthreads, worker_memory_limit
+        Threads and memory of each worker. Default: the machine's, shared between its workers.
+    workers_per_machine
+        Dask workers on each machine. Default: one, or one a GPU where machines have GPUs.
     worker_options, scheduler_options
         Further keyword arguments of `distributed`'s Nanny and Scheduler.
     public
@@ -162,7 +163,7 @@ class Config:
     environment: Mapping[str, str] = field(default_factory=dict)
     worker_nthreads: int | None = None
     worker_memory_limit: str | None = None
-    worker_processes: int = 1
+    workers_per_machine: int | None = None
     worker_options: Mapping[str, Any] = field(default_factory=dict)
     scheduler_options: Mapping[str, Any] = field(default_factory=dict)
     public: bool = True
@@ -246,10 +247,9 @@ class Config:
             ledger.checked_name(self.name)
         if not _whole(self.n_workers) or self.n_workers < 0:
             raise ConfigError(f"n_workers={self.n_workers!r} must be a whole number, 0 or more.")
-        if not _whole(self.worker_processes) or self.worker_processes < 1:
-            raise ConfigError(
-                f"worker_processes={self.worker_processes!r} must be a whole number, 1 or more."
-            )
+        per_machine = self.workers_per_machine
+        if per_machine is not None and (not _whole(per_machine) or per_machine < 1):
+            raise ConfigError(f"workers_per_machine={per_machine!r} must be a whole number, 1 or more.")
         if self.security is False or self.security is None:
             raise ConfigError("security=False is not to be had: every connection is mutual TLS.")
         if not self.public and not self.tunnel and self.allow_from is None:
@@ -306,7 +306,7 @@ class Config:
             image=self.image or "",
             nthreads=self.worker_nthreads if worker else None,
             memory_limit=self.worker_memory_limit if worker else None,
-            processes=self.worker_processes if worker else 1,
+            processes=(self.workers_per_machine or 1) if worker else 1,
             environment={key: str(value) for key, value in self.environment.items()},
             options=dict(self.worker_options if worker else self.scheduler_options),
             leases=Leases(

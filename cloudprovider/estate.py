@@ -157,7 +157,7 @@ class Estate:
         self.identity = self.provider.identity
         scheduler, worker = (self.provider.boot(role) for role in ("scheduler", "worker"))
         self.config = dataclasses.replace(
-            self.provider.config, worker_processes=worker.processes, jupyter=scheduler.jupyter
+            self.provider.config, workers_per_machine=worker.processes, jupyter=scheduler.jupyter
         )
         machines = self.provider.list(self.identity.name)
         self._scheduler = next((m for m in machines if m.role == "scheduler"), None)
@@ -185,18 +185,28 @@ class Estate:
             raise CloudError("Workers were ordered before the scheduler had an address.")
         return dataclasses.replace(self.provider.boot("worker"), scheduler=f"tls://{contact(address)}")
 
+    @property
+    def workers_per_machine(self) -> int:
+        """Dask workers on each machine, as the provider settled it."""
+        return self.provider.boot("worker").processes
+
     def machines_for(self, n_workers: int) -> int:
         """Machines that so many Dask workers need."""
-        return -(-n_workers // self.config.worker_processes)
+        return -(-n_workers // self.workers_per_machine)
 
     # -- while it is there -----------------------------------------------------------------------------
+
+    @property
+    def placed(self) -> bool:
+        """Whether the scheduler's machine has the address that workers need."""
+        return self.scheduler.private_address is not None
 
     @property
     def addressed(self) -> bool:
         """Whether the scheduler's machine has the addresses that workers and we need."""
         machine = self.scheduler
         outside = machine.public_address is not None or not self.config.public or self.config.tunnel
-        return machine.private_address is not None and outside
+        return self.placed and outside
 
     @property
     def contact(self) -> str:

@@ -24,10 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Fleet"]
 
-#: Machines of one look: the most that one call describes on the narrowest cloud (ECS DescribeTasks).
-LOOK = 100
-#: Seconds between looks while no more than `FEW` machines are on their way.
-LOOK_S, FEW = 2.0, 50
+#: Seconds between looks while no more than this share of one look is on its way.
+LOOK_S, FEW = 2.0, 0.5
 #: Boots in a row that may fail with no arrival between them.
 TRIES = 3
 #: Seconds of the first pause after a refusal, and of the longest.
@@ -174,9 +172,9 @@ class Fleet:
         unseen = self._unseen()
         if not unseen or now < self._next_look:
             return
-        batch = sorted(unseen, key=lambda id: self._looked.get(id, -1.0))[:LOOK]
+        batch = sorted(unseen, key=lambda id: self._looked.get(id, -1.0))[: self.provider.look]
         # Large fleets are looked at in turn, and with fewer calls a machine than small ones.
-        self._next_look = now + LOOK_S * max(1.0, len(unseen) / FEW)
+        self._next_look = now + LOOK_S * max(1.0, len(unseen) / (FEW * self.provider.look))
         self._looked.update(dict.fromkeys(batch, now))
         for machine in self.provider.describe(batch):
             if machine.id not in self.machines:

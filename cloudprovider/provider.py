@@ -145,6 +145,8 @@ class Provider(ABC):
     config: Any
     #: How many machines one `create` orders at its best; the fleet orders in waves of this size.
     wave: int = 100
+    #: How many machines one call describes; the fleet looks at no more at a time.
+    look: int = 100
     #: Seconds a boot takes when nothing is known yet; the fleet paces its looks by it.
     boot_s: float = 60.0
 

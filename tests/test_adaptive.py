@@ -557,7 +557,7 @@ def test_several_workers_a_machine(tmp_path):
     """Bounds are workers, machines come and go whole within them."""
     with (
         ProcessCluster(
-            directory=str(tmp_path), progress=False, worker_processes=2, worker_nthreads=1
+            directory=str(tmp_path), progress=False, workers_per_machine=2, worker_nthreads=1
         ) as cluster,
         Client(cluster) as client,
     ):

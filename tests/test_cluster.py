@@ -256,7 +256,7 @@ def test_unknown_name_lists_what_there_is(options, cluster):
 
 def test_several_workers_a_machine(options):
     """Four workers on two machines: counts are workers, and scale-down never splits a machine."""
-    with ProcessCluster(n_workers=4, worker_processes=2, worker_nthreads=1, **options) as cluster:
+    with ProcessCluster(n_workers=4, workers_per_machine=2, worker_nthreads=1, **options) as cluster:
         cluster.wait_for_workers(4, timeout=60)
         assert 2 == len(cluster.fleet.machines)
         assert cluster.observed == cluster.requested

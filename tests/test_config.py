@@ -149,8 +149,8 @@ def test_importing_changes_nothing_and_reads_nothing_of_the_incumbent(tmp_path):
         ({"n_workers": -1}, "whole number"),
         ({"n_workers": 2.5}, "whole number"),
         ({"n_workers": True}, "whole number"),
-        ({"worker_processes": 0}, "1 or more"),
-        ({"worker_processes": "2"}, "1 or more"),
+        ({"workers_per_machine": 0}, "1 or more"),
+        ({"workers_per_machine": "2"}, "1 or more"),
         ({"name": "My_Cluster"}, "'my-cluster' would do"),
         ({"name": 7}, "would do"),
         ({"idle_timeout": "soon"}, "no length of time"),
@@ -217,7 +217,7 @@ def test_a_boot_is_for_its_role():
     """Workers get workers' options and limits, the scheduler its own; both get the leases."""
     config = NimbusConfig.of(
         worker_nthreads=2,
-        worker_processes=3,
+        workers_per_machine=3,
         worker_options={"w": 1},
         scheduler_options={"s": 1},
         jupyter=True,

@@ -141,8 +141,8 @@ class TaskConfig(AWSConfig):
         cpu, memory = self.size(role)
         return dataclasses.replace(
             boot,
-            nthreads=boot.nthreads or max(1, cpu // GB // self.worker_processes),
-            memory_limit=boot.memory_limit or f"{memory // self.worker_processes} MiB",
+            nthreads=boot.nthreads or max(1, cpu // GB // boot.processes),
+            memory_limit=boot.memory_limit or f"{memory // boot.processes} MiB",
         )
 
     def markets(self, role: str) -> tuple[str, ...]:  # noqa: ARG002  (Fargate's depend on the role)
