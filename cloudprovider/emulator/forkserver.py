@@ -458,7 +458,7 @@ class ForkServer:
         try:
             _leave_parent(self._pid, log, failing)
             environ = {"HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"), **order["environ"]}
-            os.chdir(folder / "home")
+            os.chdir(order["folder"] or folder / "home")
             argv = order["argv"]
             if order["forks"] and self._interpreter.runs(argv, environ):
                 os.close(failing)

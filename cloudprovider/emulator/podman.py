@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from cloudprovider.emulator.images import Image
-    from cloudprovider.emulator.room import Process, Watcher
+    from cloudprovider.emulator.room import Process, Processes, Watcher
 
 __all__ = ["Podman", "unavailable"]
 
@@ -95,6 +95,8 @@ class Podman:
             raise OSError(errno.ENOENT, why, "podman")
         self._label = f"{LABEL}={secrets.token_hex(8)}"
         self._folder = tempfile.TemporaryDirectory(prefix="dask-cloud-podman-")
+        self.folder = Path(self._folder.name)
+        self._programs: Processes | None = None
         self._count = 0
         self._lock = threading.Lock()
         self._caretaker = subprocess.Popen(
@@ -110,6 +112,7 @@ class Podman:
         image: Image,
         argv: Sequence[str],
         environ: Mapping[str, str],
+        mounts: Mapping[str, str],
         watcher: Watcher,
         log: Callable[[str], None],
         exited: Callable[[int], None],
@@ -122,11 +125,11 @@ class Podman:
             )
         with self._lock:
             self._count += 1
-            pidfile = Path(self._folder.name, f"{self._count}.pid")
+            pidfile = self.folder / f"{self._count}.pid"
         output, log_end = os.pipe2(os.O_CLOEXEC)
         line, their_line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         client = subprocess.Popen(
-            self._run(image, argv, environ, pidfile),
+            self._run(image, argv, environ, mounts, pidfile),
             env={**_podmans_environ(), **_inherited(environ)},
             stdin=subprocess.DEVNULL,
             stdout=log_end,
@@ -148,12 +151,38 @@ class Podman:
         watcher.watch(machine, line, output, log, exited)
         return machine
 
+    def run(
+        self,
+        argv: Sequence[str],
+        environ: Mapping[str, str],
+        folder: Path,
+        watcher: Watcher,
+        log: Callable[[str], None],
+        exited: Callable[[int], None],
+    ) -> Process:
+        """Start a program of a virtual machine, which is a process: only its containers are containers."""
+        from cloudprovider.emulator.room import Processes
+
+        with self._lock:
+            if self._programs is None:
+                self._programs = Processes()
+        return self._programs.run(argv, environ, folder, watcher, log, exited)
+
     def close(self) -> None:
         """Remove what is left of the containers."""
+        if self._programs:
+            self._programs.close()
         self._caretaker.communicate()
         self._folder.cleanup()
 
-    def _run(self, image: Image, argv: Sequence[str], environ: Mapping[str, str], pidfile: Path) -> list[str]:
+    def _run(
+        self,
+        image: Image,
+        argv: Sequence[str],
+        environ: Mapping[str, str],
+        mounts: Mapping[str, str],
+        pidfile: Path,
+    ) -> list[str]:
         inherited = _inherited(environ)
         return [
             *command(),
@@ -166,6 +195,7 @@ class Podman:
             f"--label={self._label}",
             f"--pidfile={pidfile}",
             *_limits(),
+            *(f"--volume={here}:{inside}" for inside, here in mounts.items()),
             *(f"--env={name}" for name in inherited),  # by name alone: secrets are not for the process list
             *(f"--env={name}={value}" for name, value in environ.items() if name not in inherited),
             f"--entrypoint={json.dumps(list(argv))}",

@@ -7,6 +7,7 @@ import errno
 import json
 import logging
 import os
+import re
 import selectors
 import shutil
 import signal
@@ -21,12 +22,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cloudprovider.emulator.images import QUIET
+from cloudprovider.emulator.images import QUIET, Image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from cloudprovider.emulator.images import Image, Images
+    from cloudprovider.emulator.images import Images
 
 __all__ = ["Process", "Room"]
 
@@ -102,6 +103,7 @@ class Room:
         architecture: str,
         log: Callable[[str], None],
         exited: Callable[[int], None],
+        mounts: Mapping[str, str] = NOTHING,
     ) -> Process:
         """Start a machine.
 
@@ -122,6 +124,9 @@ class Room:
         exited
             Called once, after the last line, with its exit code; 128 + N when signal N ended it. Both are
             called in one thread for all machines, so neither may block.
+        mounts
+            Folders of this computer that it sees, by where it sees them. A process has no folders of its own:
+            in its command and its environment such a path is replaced by where the folder is here.
 
         Raises
         ------
@@ -137,7 +142,29 @@ class Room:
         if architecture not in found.architectures:
             raise OSError(errno.ENOEXEC, "exec format error", command[0])
         variables = {"HOSTNAME": hostname(address), **found.environ, **self._environ, **environ}
-        return self._engine.start(found, command, variables, self._watcher, log, exited)
+        return self._engine.start(found, command, variables, mounts, self._watcher, log, exited)
+
+    def run(
+        self,
+        *,
+        argv: Sequence[str],
+        environ: Mapping[str, str],
+        folder: Path,
+        log: Callable[[str], None],
+        exited: Callable[[int], None],
+    ) -> Process:
+        """Start a program of a virtual machine itself, outside any image, in `folder`; else as `start`."""
+        return self._engine.run(argv, environ, folder, self._watcher, log, exited)
+
+    @property
+    def images(self) -> Images:
+        """What the images' names stand for."""
+        return self._images
+
+    @property
+    def folder(self) -> Path:
+        """Where virtual machines may have their disks; it is deleted with the room, however that ends."""
+        return self._engine.folder
 
     def empty(self) -> None:
         """End all machines, and return when nothing of them is left and every end has been told."""
@@ -171,16 +198,32 @@ def hostname(address: str) -> str:
 class _Engine(Protocol):
     """A way to run machines."""
 
+    @property
+    def folder(self) -> Path:
+        """A folder that goes with it."""
+
     def start(
         self,
         image: Image,
         argv: Sequence[str],
         environ: Mapping[str, str],
+        mounts: Mapping[str, str],
         watcher: Watcher,
         log: Callable[[str], None],
         exited: Callable[[int], None],
     ) -> Process:
         """Start one."""
+
+    def run(
+        self,
+        argv: Sequence[str],
+        environ: Mapping[str, str],
+        folder: Path,
+        watcher: Watcher,
+        log: Callable[[str], None],
+        exited: Callable[[int], None],
+    ) -> Process:
+        """Start a program of a virtual machine."""
 
     def close(self) -> None:
         """Leave nothing; all machines have been killed already."""
@@ -192,13 +235,21 @@ class Processes:
     def __init__(self, preload: Sequence[str] = ()) -> None:
         self._lock = threading.Lock()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._folder = tempfile.mkdtemp(prefix="dask-cloud-room-")
+        self.folder = Path(tempfile.mkdtemp(prefix="dask-cloud-room-"))
         program = Path(__file__).with_name("forkserver.py")
         # Through runpy, so that this package's folder is not on its path.
         start = f"import runpy; runpy.run_path({str(program)!r}, run_name='__main__')"
         with theirs:
             self._server = subprocess.Popen(
-                [sys.executable, "-c", start, str(theirs.fileno()), str(os.getpid()), self._folder, *preload],
+                [
+                    sys.executable,
+                    "-c",
+                    start,
+                    str(theirs.fileno()),
+                    str(os.getpid()),
+                    str(self.folder),
+                    *preload,
+                ],
                 pass_fds=[theirs.fileno()],
                 env={"PATH": search_path(sys.executable), **SERVER_ENVIRON, **QUIET},
                 cwd="/",
@@ -211,15 +262,44 @@ class Processes:
         image: Image,
         argv: Sequence[str],
         environ: Mapping[str, str],
+        mounts: Mapping[str, str],
         watcher: Watcher,
         log: Callable[[str], None],
         exited: Callable[[int], None],
     ) -> Process:
         """Have the server start one, and wait for its answer."""
+        if mounts:
+            argv = [mounted(word, mounts) for word in argv]
+            environ = {name: mounted(value, mounts) for name, value in environ.items()}
+        return self._start(image, argv, environ, "", watcher, log, exited)
+
+    def run(
+        self,
+        argv: Sequence[str],
+        environ: Mapping[str, str],
+        folder: Path,
+        watcher: Watcher,
+        log: Callable[[str], None],
+        exited: Callable[[int], None],
+    ) -> Process:
+        """Have the server start a program in a folder."""
+        return self._start(Image(name="", environ=NOTHING), argv, environ, str(folder), watcher, log, exited)
+
+    def _start(
+        self,
+        image: Image,
+        argv: Sequence[str],
+        environ: Mapping[str, str],
+        folder: str,
+        watcher: Watcher,
+        log: Callable[[str], None],
+        exited: Callable[[int], None],
+    ) -> Process:
         variables = {"PATH": search_path(image.python), "LANG": "C.UTF-8", **environ}
         order = {
             "argv": [executable(argv[0], image.python, variables["PATH"]), *argv[1:]],
             "environ": variables,
+            "folder": folder,
             "forks": image.python == sys.executable,
             "absent": ["cloudprovider"] if image.carries_runtime else ["cloudprovider", "cloudruntime"],
         }
@@ -253,7 +333,7 @@ class Processes:
         except subprocess.TimeoutExpired:
             self._server.kill()
             self._server.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)  # left when the server was killed
+        shutil.rmtree(self.folder, ignore_errors=True)  # left when the server was killed
 
 
 class _Forked:
@@ -304,14 +384,25 @@ def executable(name: str, python: str, path: str) -> str:
     raise FileNotFoundError(errno.ENOENT, "executable file not found in $PATH", name)
 
 
+def mounted(text: str, mounts: Mapping[str, str]) -> str:
+    """A text in which paths below a mount are where they are on this computer."""
+    for inside, here in sorted(mounts.items(), key=lambda mount: -len(mount[0])):
+        text = re.sub(rf"(?<![\w./-]){re.escape(inside)}(?![\w.-])", lambda _, here=here: here, text)  # type: ignore[misc]
+    return text
+
+
 class Nothing:
-    """Runs nothing: a machine lives until it is stopped, which it obeys at once."""
+    """Runs nothing: a machine lives until it is stopped, which it obeys at once, and a program ends at once."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="dask-cloud-room-"))
 
     def start(
         self,
         image: Image,  # noqa: ARG002
         argv: Sequence[str],  # noqa: ARG002
         environ: Mapping[str, str],  # noqa: ARG002
+        mounts: Mapping[str, str],  # noqa: ARG002
         watcher: Watcher,
         log: Callable[[str], None],  # noqa: ARG002
         exited: Callable[[int], None],
@@ -321,8 +412,24 @@ class Nothing:
         watcher.add(machine)
         return machine
 
+    def run(
+        self,
+        argv: Sequence[str],  # noqa: ARG002
+        environ: Mapping[str, str],  # noqa: ARG002
+        folder: Path,  # noqa: ARG002
+        watcher: Watcher,
+        log: Callable[[str], None],  # noqa: ARG002
+        exited: Callable[[int], None],
+    ) -> Process:
+        """Start a program, that is none, and that ended well."""
+        program = _Imagined(watcher, exited)
+        watcher.add(program)
+        watcher.end(program, exited, 0)
+        return program
+
     def close(self) -> None:
-        """Nothing is left, as there was nothing."""
+        """Nothing is left but a folder, as there was nothing."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class _Imagined:

@@ -491,7 +491,7 @@ def test_server_that_dies_takes_its_machines_along():
         start(room, "true")
     room.close()
     room.close()  # closing twice is no error
-    assert not Path(room._engine._folder).exists()
+    assert not room.folder.exists()
 
 
 def test_killed_emulator_leaves_nothing(tmp_path):
