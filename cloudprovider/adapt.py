@@ -6,6 +6,7 @@ The decisions are `cloudprovider.adaptive`'s; here is what they need of Dask, th
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import time
@@ -110,6 +111,7 @@ class CloudAdaptive(Adaptive):  # type: ignore[misc]  # distributed is untyped
         self._asked = -math.inf
         self._complaint = ""
         self._adapting = False
+        self._quota: tuple[float, asyncio.Future[None]] | None = None
         learn = _Learner(self.experience)
         for event in cluster.events:
             learn(event)
@@ -141,7 +143,24 @@ class CloudAdaptive(Adaptive):  # type: ignore[misc]  # distributed is untyped
         finally:
             self._adapting = False
 
+    async def check_quota(self) -> None:
+        """Say so when the maximum is above the account's quota, once for each maximum.
+
+        Raises
+        ------
+        QuotaError
+            When the quota has no room for a single machine.
+        """
+        most = self._rules().maximum
+        if math.isinf(most):
+            return
+        if self._quota is None or self._quota[0] != most or _failed(self._quota[1]):
+            call = self.cluster._call(self.cluster.estate.check_quota, int(most))
+            self._quota = most, asyncio.ensure_future(call)
+        await asyncio.shield(self._quota[1])
+
     async def _adapt(self) -> None:
+        await self.check_quota()
         self.rules = self._rules()  # the user may have changed minimum and maximum
         decision = decide(await self._situation(), self.rules)
         await self._act(decision)
@@ -310,6 +329,10 @@ class _Learner:
         elif event.phase is Phase.released:
             for id in event.facts.get("ids", ()):
                 self.experience.gone(id)
+
+
+def _failed(told: asyncio.Future[None]) -> bool:
+    return told.done() and (told.cancelled() or told.exception() is not None)
 
 
 def _bounds(minimum: int | None, maximum: float | None) -> tuple[int, float]:

@@ -28,6 +28,7 @@ from cloudprovider.errors import (
     CloudWarning,
     ConfigError,
     CredentialsError,
+    QuotaError,
 )
 from cloudprovider.estate import Estate
 from cloudprovider.events import Event, Events, Phase
@@ -438,7 +439,8 @@ class CloudCluster(WatchingCluster):
         ------
         CloudError
             When the cloud refuses some or all of the order; what it did start is kept. Called
-            synchronously, this returns when the cloud has accepted or refused.
+            synchronously, this returns when the cloud has accepted or refused. An order that is above the
+            account's quota is told by a `CloudWarning` before, and refused when not one machine would fit.
         """
         if not isinstance(n, int) or n < 0:
             raise ConfigError(f"scale({n!r}): the number of workers must be a whole number, 0 or more.")
@@ -450,8 +452,10 @@ class CloudCluster(WatchingCluster):
     async def _scale(self, n: int) -> None:
         if self._ended:
             raise self._ended
-        fleet = self.fleet
-        fleet.ask(self.estate.machines_for(n))
+        fleet, wanted = self.fleet, self.estate.machines_for(n)
+        if wanted > len(fleet.machines):
+            await self._call(self.estate.check_quota, wanted)
+        fleet.ask(wanted)
         if (surplus := -fleet.missing) > 0:
             await self._release(await self._least_useful(surplus))
         elif refusal := await self._reconcile():
@@ -471,6 +475,8 @@ class CloudCluster(WatchingCluster):
         ------
         ConfigError
             For a wrong option, before anything scales.
+        QuotaError
+            When the account's quota has no room for a single machine. A maximum above it is a `CloudWarning`.
         """
         from cloudprovider.adapt import CloudAdaptive
 
@@ -479,10 +485,17 @@ class CloudCluster(WatchingCluster):
         before = dict(self._adaptive_options) if isinstance(self._adaptive, chosen) else {}
         self._adaptive_options: dict[str, Any] = dict(before)
         try:
-            return super().adapt(Adaptive=chosen, **options)
+            adaptive = super().adapt(Adaptive=chosen, **options)
         except ConfigError:
             self._adaptive_options = before
             raise
+        if isinstance(adaptive, CloudAdaptive) and not self.asynchronous:
+            try:
+                self.sync(adaptive.check_quota)  # else its first turn does
+            except QuotaError:
+                adaptive.stop()
+                raise
+        return adaptive
 
     async def scale_down(self, workers: Collection[str]) -> None:
         """Return the machines of these workers, drained first; names that are not ours are left alone.

@@ -11,15 +11,17 @@ import json
 import logging
 import threading
 import time
+import warnings
 from typing import TYPE_CHECKING
 
 from cloudprovider import access, security
 from cloudprovider.bill import Meter, duration
 from cloudprovider.config import seconds
-from cloudprovider.errors import AccessError, CloudError
+from cloudprovider.errors import AccessError, CloudError, CloudWarning, QuotaError
 from cloudprovider.events import Phase
 from cloudprovider.fleet import Fleet
 from cloudprovider.provider import contact
+from cloudprovider.quotas import Limits, too_many
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -64,6 +66,7 @@ class Estate:
         self._provider: Provider | None = None
         self._fleet: Fleet | None = None
         self._scheduler: Machine | None = None
+        self._limits = Limits(lambda: self.provider.quotas("worker"))
         self._meter = Meter()
         self._settled: set[str] = set()  # of ended machines, those of which the cloud has said all it will
         self._next_look = time.monotonic() + LOOK_S
@@ -133,9 +136,15 @@ class Estate:
         self._go_on()
         self._provider = self._provider_class(config, self.identity)
         self.events.emit(Phase.landing, f"Preparing {self.where}.")
-        self.provider.prepare([config.boot_for(role, self.identity) for role in ("scheduler", "worker")], secrets)
+        if config.n_workers:
+            self._limits.begin()  # beside what comes next, so that nobody waits for it
+        self.provider.prepare(
+            [config.boot_for(role, self.identity) for role in ("scheduler", "worker")], secrets
+        )
         self._new_fleet()
-        self.fleet.ask(self.machines_for(config.n_workers))
+        machines = self.machines_for(config.n_workers)
+        self.check_quota(machines)
+        self.fleet.ask(machines)
         self._go_on()
         self.events.emit(Phase.ordered, "Ordering the scheduler.", role="scheduler", count=1)
         created = self.provider.create(self.provider.boot("scheduler"), 1)
@@ -193,6 +202,24 @@ class Estate:
     def machines_for(self, n_workers: int) -> int:
         """Machines that so many Dask workers need."""
         return -(-n_workers // self.workers_per_machine)
+
+    def check_quota(self, machines: int) -> None:
+        """Say so when workers' machines will be more than the account may run; nothing where nobody knows.
+
+        Raises
+        ------
+        QuotaError
+            When it may not run even one of them.
+        """
+        if machines < 1:
+            return
+        quotas = self._limits.known()
+        if not (said := too_many(quotas, machines)):
+            return
+        if not any(quota.machines for quota in quotas):
+            raise QuotaError(said)
+        self.events.emit(Phase.quota, said, total=machines)
+        warnings.warn(said, CloudWarning, stacklevel=2)
 
     # -- while it is there -----------------------------------------------------------------------------
 

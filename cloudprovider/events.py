@@ -23,6 +23,7 @@ class Phase(enum.StrEnum):
 
     landing = enum.auto()
     secrets = enum.auto()
+    quota = enum.auto()
     ordered = enum.auto()
     placed = enum.auto()
     arrived = enum.auto()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from cloudprovider.security import Secrets
     from cloudprovider.tunnel import Tunnel
 
-__all__ = ["Created", "Identity", "Machine", "Provider", "State", "Swept", "contact"]
+__all__ = ["Created", "Identity", "Machine", "Provider", "Quota", "State", "Swept", "contact"]
 
 #: Where a scheduler listens, and where its machine's TLS front does, unless its address says otherwise.
 SCHEDULER_PORT, FRONT_PORT = 8786, 8787
@@ -126,6 +127,37 @@ class Swept:
     left: tuple[str, ...] = field(default=())
 
 
+@dataclass(frozen=True, kw_only=True)
+class Quota:
+    """A limit of the account on machines of one kind in one market, whoever runs them.
+
+    Parameters
+    ----------
+    name
+        What the cloud calls it.
+    limit, unit
+        How much the account has, and of what.
+    each
+        How much of it one machine takes.
+    taken
+        How much of it the cluster's scheduler takes. What else runs in the account is not known.
+    advice
+        A sentence that says how to raise it.
+    """
+
+    name: str
+    limit: float
+    unit: str
+    each: float
+    taken: float = 0.0
+    advice: str = ""
+
+    @property
+    def machines(self) -> int:
+        """Machines that fit beside the scheduler when nothing else runs in the account."""
+        return max(0, math.floor((self.limit - self.taken) / self.each))
+
+
 class Provider(ABC):
     """What a cloud service must do to host Dask machines. Synchronous and thread-safe.
 
@@ -214,6 +246,14 @@ class Provider(ABC):
         from cloudprovider.bill import Rate
 
         return Rate(per_hour=0.0)
+
+    def quotas(self, role: str = "worker") -> Sequence[Quota]:  # noqa: ARG002  a cloud's own depend on it
+        """The account's limits on machines of a role, one for each market they may come from.
+
+        Empty where there are none, or one of them is not known. At most one call for each; asked when
+        `config` is all that is known.
+        """
+        return ()
 
     def now(self) -> float:
         """Seconds since the epoch by the cloud's clock, as far as it is known; ours may be wrong, or jump."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cloudprovider.emulator.wire import Request
 
 #: The prefix that a service's actions have in policies, where botocore calls the service otherwise.
-PREFIXES = {"resourcegroupstaggingapi": "tag"}
+PREFIXES = {"resourcegroupstaggingapi": "tag", "service-quotas": "servicequotas"}
 #: What must be allowed too when a call that makes something also tags it.
 TAGGING = {
     "ecs": "ecs:TagResource",

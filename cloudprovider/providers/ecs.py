@@ -26,6 +26,7 @@ from cloudprovider.providers import _ecs_starts as starts
 from cloudprovider.providers import _ecs_wire as wire
 from cloudprovider.providers._aws import AWS, Pace, side_by_side
 from cloudprovider.providers._aws_config import AWSConfig, check_architecture
+from cloudprovider.providers._aws_quotas import FARGATE, Share, quotas
 from cloudprovider.security import Secrets
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from cloudruntime.boot import Boot
 
     from cloudprovider.bill import Rate
-    from cloudprovider.provider import Identity
+    from cloudprovider.provider import Identity, Quota
     from cloudprovider.tunnel import Tunnel
 
 __all__ = ["ECSCluster", "ECSConfig", "ECSProvider", "FargateCluster", "FargateConfig", "policy"]
@@ -468,6 +469,18 @@ class ECSProvider(Provider):
         vcpu, memory, architecture, storage = match.groups(default="20")
         size = float(vcpu), float(memory), float(storage)
         return fargate_rate(self.aws.region, architecture, machine.market, *size, public=self.config.public)
+
+    def quotas(self, role: str = "worker") -> Sequence[Quota]:
+        """Fargate's vCPUs in the markets of a role; container instances have no such limit."""
+        if self.config.compatibility != "FARGATE":
+            return ()
+        each, scheduler = (self.config.size(name)[0] / GB for name in (role, "scheduler"))
+        taken = {"on-demand": 0.0 if role == "scheduler" else scheduler}
+        shares = [
+            Share(code=FARGATE[market], each=each, taken=taken.get(market, 0.0))
+            for market in self.config.markets(role)
+        ]
+        return quotas(self.aws, "fargate", shares)
 
     def now(self) -> float:
         """The time by AWS's clock, as its last answer said."""

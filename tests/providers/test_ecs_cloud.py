@@ -14,6 +14,7 @@ from contract import until
 
 from cloudprovider import tags as ledger
 from cloudprovider.emulator import Emulator
+from cloudprovider.emulator.permissions import PREFIXES
 from cloudprovider.errors import CapacityError, CloudError, ConfigError, CredentialsError
 from cloudprovider.provider import State
 from cloudprovider.providers.ecs import ECSProvider, FargateConfig, policy
@@ -394,7 +395,9 @@ def test_no_key_anywhere_but_in_the_secrets(cloud):
     """Definitions, orders and tags hold no key and no token: only the two encrypted parameters do."""
     provider = make()
     secrets = make_secrets(provider.identity)
-    provider.prepare([provider.config.boot_for(r, provider.identity) for r in ("scheduler", "worker")], secrets)
+    provider.prepare(
+        [provider.config.boot_for(r, provider.identity) for r in ("scheduler", "worker")], secrets
+    )
     machine = workers(provider, 1).machines[0]
     [task] = boto3.client("ecs").describe_tasks(cluster="dask", tasks=[machine.id], include=["TAGS"])["tasks"]
     text = json.dumps([definitions(), task], default=str)
@@ -428,7 +431,7 @@ def test_policies_are_enough(cloud):
 def test_policies_are_no_more_than_enough(cloud):
     """Each action that the policies allow is used, or taken along by a call that is."""
     live_a_life()
-    used = {f"{call.service}:{call.operation}" for call in cloud.calls}
+    used = {f"{PREFIXES.get(call.service, call.service)}:{call.operation}" for call in cloud.calls}
     along = {
         "ec2:CreateTags",
         "ecs:TagResource",
@@ -451,6 +454,7 @@ def test_policies_are_no_more_than_enough(cloud):
 def live_a_life():
     """All that a manager does."""
     provider = prepared()
+    provider.quotas()
     machine = scheduler(provider)
     workers(provider, 2)
     until(lambda: provider.describe([machine.id])[0].public_address, 10, "a public address")
