@@ -5,7 +5,8 @@ Operations that it adds to the Scheduler's, for managers and machines (`await sc
 `cloud_renew()`
     A manager is there: renews the lease as a connected client does. Returns `cloud_status()`.
 `cloud_status()`
-    Leases, clients, ended workers, versions, and in `work` what is left to do and on whom, as JSON.
+    Leases, clients, ended workers, versions, in `leaving` the machines with a notice, and in `work` what is
+    left to do and on whom, as JSON.
 `cloud_end(reason=...)`
     End the cluster: workers first, then the scheduler. Returns at once.
 `cloud_forget(name=...)`
@@ -14,6 +15,9 @@ Operations that it adds to the Scheduler's, for managers and machines (`await sc
     A worker's machine asks for a sign of life, and which workers of its own are known.
 `cloud_leave(machine=..., reason=...)`
     A worker's machine says why it ends.
+`cloud_leaving(machine=..., reason=..., within_s=...)`
+    A worker's machine has a notice: it is emptied and gets no more tasks, and managers hear of it at once.
+    Returns what became of it when it is empty, or its time is over.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from cloudruntime import versions
 from cloudruntime.channel import Channel
 from cloudruntime.exits import Exit
+from cloudruntime.leaving import Leavers, machine_of
 from cloudruntime.tls import security
 from cloudruntime.watchdog import Facts
 from cloudruntime.work import work
@@ -65,12 +70,14 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
     async def start(self, scheduler: Scheduler) -> None:
         """Add the cloud's operations to the scheduler's."""
         self.scheduler = scheduler
+        self.leavers = Leavers(scheduler)
         scheduler.services["front"] = _Elsewhere(self.site.front_port)
         scheduler.handlers.update(
             cloud_end=self.cloud_end,
             cloud_forget=self.cloud_forget,
             cloud_hear=self.cloud_hear,
             cloud_leave=self.cloud_leave,
+            cloud_leaving=self.cloud_leaving,
             cloud_renew=self.cloud_renew,
             cloud_status=self.cloud_status,
         )
@@ -78,6 +85,7 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
     async def before_close(self) -> None:
         """End the workers while the scheduler still answers; nannies end what does not end itself."""
         scheduler = self.scheduler
+        self.leavers.stop()
         asyncio.get_running_loop().call_later(CLOSE_S + KILL_S + SHUT_S, self.over.set)
         for address in list(scheduler.workers):
             scheduler.worker_send(address, {"op": "close", "reason": f"cloud-end {self.reason}"})
@@ -114,6 +122,12 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
         self.left.append({"machine": machine, "reason": reason, "time": time.time()})
         return "OK"
 
+    async def cloud_leaving(self, machine: str, reason: str, within_s: float) -> dict[str, Any]:
+        """Empty a worker's machine that will die, or is to; return what became of it."""
+        leaver = self.leavers.notice(machine, reason, within_s)
+        await leaver.over.wait()
+        return leaver.record()
+
     async def cloud_renew(self) -> dict[str, Any]:
         """Renew the lease as a connected client does."""
         self.renewed = time.monotonic()
@@ -129,6 +143,7 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
             **dataclasses.asdict(self.facts()),
             "clients": self.clients(),
             "left": list(self.left),
+            "leaving": self.leavers.records(),
             "work": work(self.scheduler),
             "versions": versions.installed(self.site.boot.versions),
         }
@@ -162,13 +177,8 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
         ]
 
     def _workers(self, machine: str) -> list[Any]:
-        """The workers of a machine: named `<id>` or `<id>-<k>`."""
-        found = []
-        for ws in self.scheduler.workers.values():
-            base, _, number = str(ws.name).rpartition("-")
-            if str(ws.name) == machine or (base == machine and number.isdecimal()):
-                found.append(ws)
-        return found
+        """The workers of a machine."""
+        return [ws for ws in self.scheduler.workers.values() if machine_of(ws.name, (machine,)) is not None]
 
     def _end(self) -> None:
         self.ending = asyncio.ensure_future(self.scheduler.close(reason=f"cloud-end {self.reason}"))

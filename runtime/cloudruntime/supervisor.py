@@ -126,7 +126,8 @@ class Supervisor:
         cause = Ended(Exit.interrupted, signal.Signals(signum).name)
         if self.site.boot.role == "worker":
             say(f"{cause.detail}: draining")
-            self._order(cause, self._stop_s, drain=max(self._stop_s - MARGIN_S, self._stop_s / 2))
+            drain_s = max(self._stop_s - MARGIN_S, self._stop_s / 2)
+            self._order(cause, self._stop_s, drain=drain_s, reason=cause.detail)
         else:
             say(f"{cause.detail}: ending the cluster")
             self._order(cause, min(self._stop_s, END_S))

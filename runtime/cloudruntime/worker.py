@@ -214,24 +214,21 @@ class Machine:
         """Do what the supervisor says; without a supervisor there is no machine."""
         while (order := await self.channel.hear()) is not None:
             if "drain" in order:
-                await self._drain(order["drain"])
+                await self._drain(order.get("reason", order["end"]), order["drain"])
             self.end(order["end"], self.detail)
         self.end(Exit.failed.name, "the supervisor is gone")
 
-    async def _drain(self, within_s: float) -> None:
-        """Move what only these workers hold to others, as long as there is time and a scheduler."""
-        deadline = time.monotonic() + within_s
+    async def _drain(self, reason: str, within_s: float) -> None:
+        """Have the scheduler empty this machine, as long as there is time and a scheduler."""
+        id, deadline = self.site.identity.id, time.monotonic() + within_s
+        self.detail = "not drained: the scheduler does not answer"
         while (left_s := deadline - time.monotonic()) > 0:
-            known = await self._ask(self._scheduler.cloud_hear(machine=self.site.identity.id), LOOK_S)
-            if known is None:
-                self.detail = "not drained: the scheduler does not answer"
+            if await self._ask(self._scheduler.cloud_hear(machine=id), LOOK_S) is None:
                 return
-            if not known.get("workers"):
-                self.detail = "drained"
+            leaving = self._scheduler.cloud_leaving(machine=id, reason=reason, within_s=left_s)
+            if became := await self._ask(leaving, left_s + LOOK_S):
+                self.detail = "drained" if became["state"] == "drained" else _not_drained(became)
                 return
-            await self._ask(self._scheduler.retire_workers(names=list(known["workers"])), left_s)
-            await asyncio.sleep(min(0.2, left_s))
-        self.detail = "not drained: nowhere to go for what only this machine holds"
 
     async def _ask(self, question: Awaitable[Any], within_s: float) -> dict[str, Any] | None:
         """An answer of the scheduler's; None when there is none in time."""
@@ -247,6 +244,13 @@ class Machine:
 async def serve(site: Site, sock: socket.socket) -> None:
     """Run this machine's workers until something ends them, and tell the supervisor how it goes."""
     await Machine(site, await Channel.over(sock)).run()
+
+
+def _not_drained(became: dict[str, Any]) -> str:
+    if not became["lost_count"]:
+        return "not drained: tasks did not end in time"
+    some = ", ".join(became["lost"]) + (", ..." if became["lost_count"] > len(became["lost"]) else "")
+    return f"not drained: nowhere to go, or no time, for {became['lost_count']} results: {some}"
 
 
 def _cause(error: BaseException | None) -> str:
