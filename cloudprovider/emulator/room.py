@@ -297,7 +297,9 @@ class Processes:
     ) -> Process:
         variables = {"PATH": search_path(image.python), "LANG": "C.UTF-8", **environ}
         order = {
-            "argv": [executable(argv[0], image.python, variables["PATH"]), *argv[1:]],
+            "argv": interpreted(
+                [executable(argv[0], image.python, variables["PATH"]), *argv[1:]], image.python
+            ),
             "environ": variables,
             "folder": folder,
             "forks": image.python == sys.executable,
@@ -381,6 +383,14 @@ def executable(name: str, python: str, path: str) -> str:
         return python
     if found := shutil.which(name, path=path):
         return found
+def interpreted(argv: Sequence[str], python: str) -> list[str]:
+    """A command as the kernel runs it where it is a script whose first line names an image's Python."""
+    with contextlib.suppress(OSError), Path(argv[0]).open("rb") as file:
+        if file.readline(256).strip() == b"#!" + os.fsencode(python):
+            return [python, *argv]
+    return list(argv)
+
+
     raise FileNotFoundError(errno.ENOENT, "executable file not found in $PATH", name)
 
 
