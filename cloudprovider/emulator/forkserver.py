@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+CLONE_NEWNET = 0x40000000
 
 #: What a machine of a Dask cluster imports, scheduler or worker, dashboards included.
 PRELOAD = (
@@ -107,6 +108,15 @@ def _prctl(option: int, value: int) -> None:
     if _libc.prctl(option, value, 0, 0, 0):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def _enter(network: str) -> None:
+    """Be in the network that a file is."""
+    opened = os.open(network, os.O_RDONLY)
+    if _libc.setns(opened, CLONE_NEWNET):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    os.close(opened)
 
 
 # --- A Python that behaves as if it had just started ---------------------------------------------------
@@ -457,6 +467,8 @@ class ForkServer:
         """In the child: be the machine's first process."""
         try:
             _leave_parent(self._pid, log, failing)
+            if order["network"]:
+                _enter(order["network"])
             environ = {"HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"), **order["environ"]}
             os.chdir(order["folder"] or folder / "home")
             argv = order["argv"]

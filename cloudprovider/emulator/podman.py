@@ -113,6 +113,7 @@ class Podman:
         argv: Sequence[str],
         environ: Mapping[str, str],
         mounts: Mapping[str, str],
+        network: str,
         watcher: Watcher,
         log: Callable[[str], None],
         exited: Callable[[int], None],
@@ -129,7 +130,7 @@ class Podman:
         output, log_end = os.pipe2(os.O_CLOEXEC)
         line, their_line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         client = subprocess.Popen(
-            self._run(image, argv, environ, mounts, pidfile),
+            self._run(image, argv, environ, mounts, network, pidfile),
             env={**_podmans_environ(), **_inherited(environ)},
             stdin=subprocess.DEVNULL,
             stdout=log_end,
@@ -156,6 +157,7 @@ class Podman:
         argv: Sequence[str],
         environ: Mapping[str, str],
         folder: Path,
+        network: str,
         watcher: Watcher,
         log: Callable[[str], None],
         exited: Callable[[int], None],
@@ -166,7 +168,7 @@ class Podman:
         with self._lock:
             if self._programs is None:
                 self._programs = Processes()
-        return self._programs.run(argv, environ, folder, watcher, log, exited)
+        return self._programs.run(argv, environ, folder, network, watcher, log, exited)
 
     def close(self) -> None:
         """Remove what is left of the containers."""
@@ -181,6 +183,7 @@ class Podman:
         argv: Sequence[str],
         environ: Mapping[str, str],
         mounts: Mapping[str, str],
+        network: str,
         pidfile: Path,
     ) -> list[str]:
         inherited = _inherited(environ)
@@ -189,7 +192,7 @@ class Podman:
             "run",
             "--rm",
             "--pull=never",
-            "--network=host",
+            f"--network=ns:{network}" if network else "--network=host",
             f"--hostname={environ.get('HOSTNAME', 'machine')}",
             "--log-driver=none",
             f"--label={self._label}",

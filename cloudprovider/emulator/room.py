@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import json
 import logging
@@ -90,6 +91,7 @@ class Room:
     ) -> None:
         self._images = images
         self._environ = dict(environ)
+        self._network = ""
         self._watcher = Watcher()
         self._engine = self._make_engine(engine, preload)
 
@@ -142,7 +144,9 @@ class Room:
         if architecture not in found.architectures:
             raise OSError(errno.ENOEXEC, "exec format error", command[0])
         variables = {"HOSTNAME": hostname(address), **found.environ, **self._environ, **environ}
-        return self._engine.start(found, command, variables, mounts, self._watcher, log, exited)
+        return self._engine.start(
+            found, command, variables, mounts, self._network, self._watcher, log, exited
+        )
 
     def run(
         self,
@@ -154,7 +158,13 @@ class Room:
         exited: Callable[[int], None],
     ) -> Process:
         """Start a program of a virtual machine itself, outside any image, in `folder`; else as `start`."""
-        return self._engine.run(argv, environ, folder, self._watcher, log, exited)
+        return self._engine.run(argv, environ, folder, self._network, self._watcher, log, exited)
+
+    def within(self, network: str) -> Room:
+        """The same room, for machines in the network that a file is; empty means this computer's."""
+        room = copy.copy(self)
+        room._network = network
+        return room
 
     @property
     def images(self) -> Images:
@@ -208,6 +218,7 @@ class _Engine(Protocol):
         argv: Sequence[str],
         environ: Mapping[str, str],
         mounts: Mapping[str, str],
+        network: str,
         watcher: Watcher,
         log: Callable[[str], None],
         exited: Callable[[int], None],
@@ -219,6 +230,7 @@ class _Engine(Protocol):
         argv: Sequence[str],
         environ: Mapping[str, str],
         folder: Path,
+        network: str,
         watcher: Watcher,
         log: Callable[[str], None],
         exited: Callable[[int], None],
@@ -263,6 +275,7 @@ class Processes:
         argv: Sequence[str],
         environ: Mapping[str, str],
         mounts: Mapping[str, str],
+        network: str,
         watcher: Watcher,
         log: Callable[[str], None],
         exited: Callable[[int], None],
@@ -271,19 +284,21 @@ class Processes:
         if mounts:
             argv = [mounted(word, mounts) for word in argv]
             environ = {name: mounted(value, mounts) for name, value in environ.items()}
-        return self._start(image, argv, environ, "", watcher, log, exited)
+        return self._start(image, argv, environ, "", network, watcher, log, exited)
 
     def run(
         self,
         argv: Sequence[str],
         environ: Mapping[str, str],
         folder: Path,
+        network: str,
         watcher: Watcher,
         log: Callable[[str], None],
         exited: Callable[[int], None],
     ) -> Process:
         """Have the server start a program in a folder."""
-        return self._start(Image(name="", environ=NOTHING), argv, environ, str(folder), watcher, log, exited)
+        image = Image(name="", environ=NOTHING)
+        return self._start(image, argv, environ, str(folder), network, watcher, log, exited)
 
     def _start(
         self,
@@ -291,6 +306,7 @@ class Processes:
         argv: Sequence[str],
         environ: Mapping[str, str],
         folder: str,
+        network: str,
         watcher: Watcher,
         log: Callable[[str], None],
         exited: Callable[[int], None],
@@ -302,6 +318,7 @@ class Processes:
             ),
             "environ": variables,
             "folder": folder,
+            "network": network,
             "forks": image.python == sys.executable,
             "absent": ["cloudprovider"] if image.carries_runtime else ["cloudprovider", "cloudruntime"],
         }
@@ -371,6 +388,14 @@ def search_path(python: str) -> str:
     return f"{Path(python).parent}:{SYSTEM_PATH}"
 
 
+def interpreted(argv: Sequence[str], python: str) -> list[str]:
+    """A command as the kernel runs it where it is a script whose first line names an image's Python."""
+    with contextlib.suppress(OSError), Path(argv[0]).open("rb") as file:
+        if file.readline(256).strip() == b"#!" + os.fsencode(python):
+            return [python, *argv]
+    return list(argv)
+
+
 def executable(name: str, python: str, path: str) -> str:
     """The file that a command's first word means in an image.
 
@@ -383,14 +408,6 @@ def executable(name: str, python: str, path: str) -> str:
         return python
     if found := shutil.which(name, path=path):
         return found
-def interpreted(argv: Sequence[str], python: str) -> list[str]:
-    """A command as the kernel runs it where it is a script whose first line names an image's Python."""
-    with contextlib.suppress(OSError), Path(argv[0]).open("rb") as file:
-        if file.readline(256).strip() == b"#!" + os.fsencode(python):
-            return [python, *argv]
-    return list(argv)
-
-
     raise FileNotFoundError(errno.ENOENT, "executable file not found in $PATH", name)
 
 
@@ -413,6 +430,7 @@ class Nothing:
         argv: Sequence[str],  # noqa: ARG002
         environ: Mapping[str, str],  # noqa: ARG002
         mounts: Mapping[str, str],  # noqa: ARG002
+        network: str,  # noqa: ARG002
         watcher: Watcher,
         log: Callable[[str], None],  # noqa: ARG002
         exited: Callable[[int], None],
@@ -427,6 +445,7 @@ class Nothing:
         argv: Sequence[str],  # noqa: ARG002
         environ: Mapping[str, str],  # noqa: ARG002
         folder: Path,  # noqa: ARG002
+        network: str,  # noqa: ARG002
         watcher: Watcher,
         log: Callable[[str], None],  # noqa: ARG002
         exited: Callable[[int], None],
