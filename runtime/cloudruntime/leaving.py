@@ -1,9 +1,9 @@
 """Machines that have a notice: what they hold moves to those that stay, the dearest first.
 
-distributed's `retire_workers` copies all keys at once in no order, puts a worker back to work when nobody
-can take its data now, and takes a key for safe whose two copies are on two workers that both leave. A
-machine with a notice dies all the same. So its keys are ordered here, by a policy of distributed's own
-ActiveMemoryManager, which chooses the receivers and does the copying.
+distributed's `retire_workers` copies all keys at once in no order, fills receivers beyond their memory, puts
+a worker back to work when nobody can take its data now, and takes a key for safe whose two copies are on two
+workers that both leave. A machine with a notice dies all the same. So what comes next is decided here;
+distributed's own `request_acquire_replicas` has it copied, and its transitions move the tasks.
 """
 
 from __future__ import annotations
@@ -16,17 +16,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import dask.config
-from distributed.active_memory_manager import (
-    ActiveMemoryManagerExtension,
-    ActiveMemoryManagerPolicy,
-    Suggestion,
-)
 from distributed.comm import CommClosedError
 from distributed.core import Status
 from distributed.scheduler import WorkerStatusPlugin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from distributed import Scheduler
     from distributed.scheduler import TaskState, WorkerState
@@ -45,6 +40,8 @@ AGAIN_S = 5.0
 HEARD_S, SILENT_S = 0.5, 5.0
 #: Results that had no other home are named up to this number; machines that have left are remembered so.
 NAMED, REMEMBERED = 20, 1000
+#: Bytes that a worker without a memory limit takes; a number, so that the emptiest is still known.
+NO_LIMIT = 2.0**50
 #: Seconds that a task of an unknown kind counts for, as in Dask.
 UNKNOWN_S = 0.5
 
@@ -128,8 +125,6 @@ class Leavers:
         self._asked: dict[TaskState, tuple[WorkerState, Leaver, float]] = {}
         self._costs: dict[TaskState, float] = {}
         self._draining: asyncio.Task[None] | None = None
-        policy = _Order(self)
-        self._amm = ActiveMemoryManagerExtension(scheduler, policies={policy}, register=False, start=False)
 
     def notice(self, machine: str, reason: str, within_s: float) -> Leaver:
         """Begin to empty a machine; of several notices the shortest counts."""
@@ -184,8 +179,7 @@ class Leavers:
                 keys = {ts for ws in workers[machine] for ts in ws.has_what}
                 leaver.homeless = [ts for ts in keys if not self._home(ts)]
         self._note_arrivals()
-        if any(leaver.homeless for leaver in leaving.values()):
-            self._amm.run_once()
+        self._copy([leaver for leaver in leaving.values() if leaver.homeless])
         for machine, leaver in leaving.items():
             self._judge(leaver, workers[machine])
 
@@ -279,37 +273,34 @@ class Leavers:
 
     # -- what goes first, and where to -----------------------------------------------------------------
 
-    def suggestions(
-        self, memory: dict[WorkerState, int]
-    ) -> Iterator[tuple[TaskState, set[WorkerState], Leaver]]:
-        """Results to copy now, with those who have room; `memory` is what workers use."""
+    def _copy(self, leavers: Iterable[Leaver]) -> None:
+        """Ask for copies, the most valuable first, of those who have the most room."""
+        room = {ws: _limit(ws) - ws.memory.optimistic for ws in self.scheduler.running if self._stays(ws)}
         for ts, (ws, _, _) in self._asked.items():
-            memory[ws] = memory.get(ws, 0) + ts.nbytes
-        staying = {ws: _limit(ws) for ws in self.scheduler.running if self._stays(ws)}
-        for leaver in self.known.values():
-            if leaver.homeless and not leaver.over.is_set():
-                for ts in self._next(leaver):
-                    room = {ws for ws, limit in staying.items() if memory[ws] + ts.nbytes <= limit}
-                    if room and ts not in self._asked:
-                        yield ts, room, leaver
+            if ws in room:
+                room[ws] -= ts.nbytes
+        for leaver in leavers:
+            flying = [ts for ts, (_, whose, _) in self._asked.items() if whose is leaver]
+            keys, size = len(flying), sum(ts.nbytes for ts in flying)
+            most = max(AHEAD_BYTES, AHEAD_S * self.scheduler.bandwidth)
+            for ts in sorted(leaver.homeless, key=lambda ts: self._rank(ts, leaver)):
+                ws = max(room, key=room.__getitem__, default=None)
+                if ws is None or keys >= AHEAD_KEYS:
+                    break
+                if ts.actor or ts in self._asked or room[ws] < ts.nbytes:
+                    continue
+                keys, size = keys + 1, size + ts.nbytes
+                if keys > 1 and size > most:
+                    break
+                room[ws] -= ts.nbytes
+                self._ask(ts, ws, leaver)
 
-    def asked(self, ts: TaskState, ws: WorkerState, leaver: Leaver) -> None:
-        """A worker is asked for a copy."""
-        until = time.monotonic() + AGAIN_S + 2 * ts.nbytes / self.scheduler.bandwidth + AHEAD_S
-        self._asked[ts] = ws, leaver, until
-
-    def _next(self, leaver: Leaver) -> Iterator[TaskState]:
-        """What to copy next of a machine's: no more than can be on its way at a time."""
-        flying = [ts for ts, (_, whose, _) in self._asked.items() if whose is leaver]
-        keys, size = len(flying), sum(ts.nbytes for ts in flying)
-        most = max(AHEAD_BYTES, AHEAD_S * self.scheduler.bandwidth)
-        for ts in sorted(leaver.homeless, key=lambda ts: self._rank(ts, leaver)):
-            if keys >= AHEAD_KEYS or (keys and size + ts.nbytes > most):
-                return
-            if ts.actor or ts in self._asked:
-                continue
-            keys, size = keys + 1, size + ts.nbytes
-            yield ts
+    def _ask(self, ts: TaskState, ws: WorkerState, leaver: Leaver) -> None:
+        """Ask a worker for a copy; one a message: those of one message it takes in an order of its own."""
+        within_s = AGAIN_S + AHEAD_S + 2 * ts.nbytes / self.scheduler.bandwidth
+        self._asked[ts] = ws, leaver, time.monotonic() + within_s
+        stimulus = f"cloud-leaving-{time.time()}"
+        self.scheduler.request_acquire_replicas(ws.address, [ts.key], stimulus_id=stimulus)
 
     def _rank(self, ts: TaskState, leaver: Leaver) -> tuple[bool, int, bool, float]:
         """What is too large for the time last; then the least replicated, what is lost for good, the dearest."""
@@ -335,22 +326,6 @@ class Leavers:
         return costs[wanted]
 
 
-class _Order(ActiveMemoryManagerPolicy):  # type: ignore[misc]
-    """Suggests copies in the order of their worth."""
-
-    __slots__ = ("leavers",)
-
-    def __init__(self, leavers: Leavers) -> None:
-        self.leavers = leavers
-
-    def run(self) -> Any:
-        """Suggest what is next; the manager chooses of those with room who uses the least memory."""
-        for ts, room, leaver in self.leavers.suggestions(self.manager.workers_memory):
-            chosen = yield Suggestion("replicate", ts, room)
-            if chosen is not None:
-                self.leavers.asked(ts, chosen, leaver)
-
-
 def _again(ts: TaskState) -> bool:
     """Whether a result can be computed again: not when it was scattered, nor when an input is forgotten."""
     return bool(ts.run_spec) and not ts.has_lost_dependencies
@@ -359,4 +334,4 @@ def _again(ts: TaskState) -> bool:
 def _limit(ws: WorkerState) -> float:
     """Bytes up to which a worker takes data: above it distributed would pause it."""
     share = dask.config.get("distributed.worker.memory.pause") or 1.0
-    return ws.memory_limit * share if ws.memory_limit else float("inf")
+    return float(ws.memory_limit * share) if ws.memory_limit else NO_LIMIT
