@@ -8,7 +8,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cloudprovider.emulator import ecs_checks
+from cloudprovider.emulator import ecs_checks, ecs_volumes
 from cloudprovider.emulator.account import ACCOUNT
 from cloudprovider.emulator.ecs_checks import client_error, invalid
 from cloudprovider.emulator.ecs_instances import Instances, cluster_instances, is_managed
@@ -67,6 +67,7 @@ class ECS:
         parameters = request.parameters or {}
         if request.operation == "RegisterTaskDefinition":
             ecs_checks.check_definition(parameters)
+            ecs_volumes.check(parameters)
         elif request.operation == "DeleteCluster":
             self._check_empty(request, parameters["cluster"])
         elif request.operation == "DescribeClusters":
@@ -373,7 +374,7 @@ class ECS:
             execute_command=bool(order.parameters.get("enableExecuteCommand")),
         )
         if host is not None:
-            task.settle(host, order.placement.subnet(host, self._account.chance))
+            task.settle(host, order.placement.subnet(host, self._account.chance), self.tasks())
         elif not order.own:
             task.subnet = self._account.chance.choice(order.network["subnets"])
             task.zone = order.placement.subnets[task.subnet]

@@ -52,11 +52,14 @@ class Size:
         MiB.
     storage_gb
         Ephemeral storage.
+    gpus
+        Whole GPUs of a container instance.
     """
 
     cpu: int
     memory: int
     storage_gb: int = 20
+    gpus: int = 0
 
     @property
     def vcpus(self) -> float:
@@ -111,7 +114,17 @@ def own_size(cpu: str | None, memory: str | None, containers: Sequence[Mapping[s
     return Size(
         units(cpu, "cpu") if cpu else sum(cpu for cpu, _ in each),
         units(memory, "memory") if memory else sum(memory for _, memory in each),
+        gpus=sum(map(gpus, containers)),
     )
+
+
+def gpus(container: Mapping[str, Any]) -> int:
+    """How many GPUs a container of a definition asks for.
+
+    https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ResourceRequirement.html
+    """
+    wanted = container.get("resourceRequirements") or []
+    return sum(int(one["value"]) for one in wanted if one["type"] == "GPU")
 
 
 def check_launch(definition: Any, *, own: bool) -> None:
@@ -140,6 +153,8 @@ def _check_fargate(parameters: Mapping[str, Any], containers: Sequence[Mapping[s
     size = fargate_size(parameters.get("cpu"), parameters.get("memory"), parameters.get("ephemeralStorage"))
     role = parameters.get("executionRoleArn")
     for container in containers:
+        if gpus(container):
+            raise client_error("Fargate does not support GPU resource requirements.")
         if container.get("stopTimeout", 0) > MAX_STOP_TIMEOUT_S:
             raise client_error(f"Stop timeout must be at most {MAX_STOP_TIMEOUT_S} seconds on Fargate.")
         if container.get("memory", 0) > size.memory:

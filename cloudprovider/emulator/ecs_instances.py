@@ -28,6 +28,7 @@ PORTS = ("22", "2375", "2376", "51678", "51679")
 CAPABILITIES = ("ecs.capability.task-eni", "ecs.capability.secrets.ssm.environment-variables")
 #: From which an instance is chosen by its size.
 FAMILIES = {"x86_64": "m5", "arm64": "m6g"}
+GPU_FAMILIES = {"x86_64": "g4dn", "arm64": "g5g"}
 #: The tag by which an Auto Scaling group knows its own.
 GROUP_TAG = "aws:autoscaling:groupName"
 #: Why the tasks of an instance ended that is no more.
@@ -75,6 +76,7 @@ class Instances:
             instance.enter("ACTIVE", connected=True)
         instance.cpu = given.get("CPU", {}).get("integerValue", instance.cpu)
         instance.memory = given.get("MEMORY", {}).get("integerValue", instance.memory)
+        instance.gpus = given.get("GPU", {}).get("stringSetValue", instance.gpus)
         instance.reserved_ports = given.get("PORTS", {}).get("stringSetValue", PORTS)
         instance.attributes |= {one["name"]: one.get("value") for one in parameters.get("attributes", [])}
         instance.tags = parameters.get("tags", instance.tags)
@@ -147,6 +149,7 @@ class Instances:
         *,
         cpu: float,
         memory: float,
+        gpus: int = 0,
         architecture: str,
         capacity_provider: str | None,
         interfaces: int | None,
@@ -160,7 +163,7 @@ class Instances:
                 raise LookupError(f"There is no ECS cluster {name!r} in {region}.")
             if capacity_provider and capacity_provider not in _backend(region).capacity_providers:
                 raise ValueError(f"There is no capacity provider {capacity_provider!r} in {region}.")
-            host = _started(region, cpu, memory, architecture, zone)
+            host = _started(region, cpu, memory, gpus, architecture, zone)
             instance = _instance(region, name, host)
             instance.cpu, instance.memory = round(cpu * GB), round(memory * GB)
             instance.interfaces = instance.interfaces if interfaces is None else interfaces
@@ -213,7 +216,7 @@ class Instances:
                 if host is None:
                     self._waiting.append((task, placement))
                     continue
-                task.settle(host, placement.subnet(host, self._account.chance))
+                task.settle(host, placement.subnet(host, self._account.chance), self._tasks())
                 self._life.begin(task)
 
     def _keep(self, instance: Instance) -> None:
@@ -311,6 +314,7 @@ def _instance(region: str, cluster: str, host: Any) -> Instance:
         # Without the account setting `awsvpcTrunking`.
         interfaces=kind["NetworkInfo"]["MaximumNetworkInterfaces"] - 1,
         registered_at=round(time.time(), 3),
+        gpus=_gpus(kind),
         reserved_ports=PORTS,
         capacity_provider=_provider(region, groups),
         attributes={
@@ -340,7 +344,7 @@ def _provider(region: str, groups: Iterable[str]) -> str | None:
     return None
 
 
-def _started(region: str, cpu: float, memory: float, architecture: str, zone: str) -> Any:
+def _started(region: str, cpu: float, memory: float, gpus: int, architecture: str, zone: str) -> Any:
     """A new EC2 instance in the default VPC."""
     network = _network(region)
     subnets = [one for one in network.get_default_subnets().values() if zone in ("", one.availability_zone)]
@@ -355,7 +359,7 @@ def _started(region: str, cpu: float, memory: float, architecture: str, zone: st
         1,
         None,
         [],
-        instance_type=_type(cpu, memory, architecture),
+        instance_type=_type(cpu, memory, gpus, architecture),
         is_instance_type_default=False,
         region_name=region,
         subnet_id=subnets[0].id,
@@ -364,18 +368,24 @@ def _started(region: str, cpu: float, memory: float, architecture: str, zone: st
     return reservation.instances[0]
 
 
-def _type(cpu: float, memory: float, architecture: str) -> str:
-    """The smallest type of a general family with as many vCPUs and as much memory, or else the largest."""
+def _type(cpu: float, memory: float, gpus: int, architecture: str) -> str:
+    """The smallest type of a family with as many vCPUs, GPUs and as much memory, or else the largest."""
     from moto.ec2.models.instance_types import INSTANCE_TYPES
 
-    family = f"{FAMILIES[architecture]}."
+    family = f"{(GPU_FAMILIES if gpus else FAMILIES)[architecture]}."
     sizes = sorted(
         (kind["VCpuInfo"]["DefaultVCpus"], kind["MemoryInfo"]["SizeInMiB"], name)
         for name, kind in INSTANCE_TYPES.items()
-        if name.startswith(family) and "metal" not in name
+        if name.startswith(family) and "metal" not in name and len(_gpus(kind)) >= gpus
     )
     fit = [name for cpus, mib, name in sizes if cpus >= cpu and mib >= memory * GB]
     return str(fit[0] if fit else sizes[-1][2])
+
+
+def _gpus(kind: Mapping[str, Any]) -> list[str]:
+    """Ids for the GPUs of an instance type."""
+    count = sum(gpu["Count"] for gpu in kind.get("GpuInfo", {}).get("Gpus", ()))
+    return [f"GPU-{uuid.uuid4()}" for _ in range(count)]
 
 
 def _found(request: Request, parameters: Mapping[str, Any]) -> tuple[list[Instance], list[Document]]:

@@ -35,6 +35,8 @@ class Instance:
         CPU units and MiB for tasks.
     interfaces
         How many tasks can have a network interface of their own: its primary one is not for tasks.
+    gpus
+        The ids of its GPUs.
     reserved_ports
         What the agent keeps for itself.
     capacity_provider
@@ -53,6 +55,7 @@ class Instance:
     memory: int
     interfaces: int
     registered_at: float
+    gpus: Sequence[str] = ()
     reserved_ports: Sequence[str] = ()
     capacity_provider: str | None = None
     attributes: dict[str, str | None] = field(default_factory=dict)
@@ -81,6 +84,11 @@ class Instance:
         """The tasks that hold a part of it."""
         return [task for task in tasks if task.host is self and not task.stopped]
 
+    def free_gpus(self, tasks: Iterable[Task]) -> list[str]:
+        """The GPUs that no task holds."""
+        taken = {gpu for task in self.on_it(tasks) for gpu in task.gpus}
+        return [gpu for gpu in self.gpus if gpu not in taken]
+
     def describe(self, tasks: Iterable[Task], *, tags: bool) -> dict[str, Any]:
         """The instance as the API tells it."""
         held = self.on_it(tasks)
@@ -91,8 +99,8 @@ class Instance:
             "ec2InstanceId": self.ec2_id,
             "version": self.version,
             "versionInfo": dict(self.version_info),
-            "remainingResources": self._resources(left_cpu, left_memory),
-            "registeredResources": self._resources(self.cpu, self.memory),
+            "remainingResources": self._resources(left_cpu, left_memory, self.free_gpus(held)),
+            "registeredResources": self._resources(self.cpu, self.memory, self.gpus),
             "status": self.status,
             "agentConnected": self.agent_connected,
             "runningTasksCount": sum(task.desired_status == "RUNNING" for task in held),
@@ -109,16 +117,18 @@ class Instance:
             document["capacityProviderName"] = self.capacity_provider
         return document
 
-    def _resources(self, cpu: int, memory: int) -> list[dict[str, Any]]:
+    def _resources(self, cpu: int, memory: int, gpus: Sequence[str]) -> list[dict[str, Any]]:
         def resource(name: str, kind: str, **value: Any) -> dict[str, Any]:
             nothing: dict[str, Any] = {"doubleValue": 0.0, "longValue": 0, "integerValue": 0}
             return {"name": name, "type": kind, **nothing, **value}
 
+        own = [resource("GPU", "STRINGSET", stringSetValue=list(gpus))] if self.gpus else []
         return [
             resource("CPU", "INTEGER", integerValue=cpu),
             resource("MEMORY", "INTEGER", integerValue=memory),
             resource("PORTS", "STRINGSET", stringSetValue=list(self.reserved_ports)),
             resource("PORTS_UDP", "STRINGSET", stringSetValue=[]),
+            *own,
         ]
 
 
@@ -157,11 +167,13 @@ class Placement:
             return "ATTRIBUTE"
         if any(one["type"] == "distinctInstance" for one in self.constraints) and self._of_group(held):
             return "DistinctInstance placement constraint unsatisfied."
-        if self.size.cpu > instance.cpu - sum(task.size.cpu for task in held):
-            return "RESOURCE:CPU"
-        if self.size.memory > instance.memory - sum(task.size.memory for task in held):
-            return "RESOURCE:MEMORY"
-        return "RESOURCE:ENI" if len(held) >= instance.interfaces else ""
+        lacks = {
+            "CPU": self.size.cpu > instance.cpu - sum(task.size.cpu for task in held),
+            "MEMORY": self.size.memory > instance.memory - sum(task.size.memory for task in held),
+            "GPU": self.size.gpus > len(instance.free_gpus(held)),
+            "ENI": len(held) >= instance.interfaces,
+        }
+        return next((f"RESOURCE:{what}" for what, lacking in lacks.items() if lacking), "")
 
     def choose(
         self, instances: Iterable[Instance], tasks: Sequence[Task], chance: random.Random

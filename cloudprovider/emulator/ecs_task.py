@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from cloudprovider.emulator.ecs_checks import Size
     from cloudprovider.emulator.ecs_placement import Instance
@@ -90,6 +90,7 @@ class Task:
     subnet: str = ""
     zone: str = ""
     host: Instance | None = None
+    gpus: Sequence[str] = ()
     lost: bool = False
     agent: str = "PENDING"
     last_status: str = "PROVISIONING"
@@ -102,6 +103,7 @@ class Task:
     attachment_status: str = "PRECREATED"
     interface: Any = None
     secrets: dict[str, dict[str, str]] = field(default_factory=dict)
+    mounts: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
     def task_arn(self) -> str:
@@ -136,8 +138,9 @@ class Task:
         """Whether nothing more will happen to it."""
         return self.last_status == "STOPPED"
 
-    def settle(self, host: Instance, subnet: str) -> None:
-        """It runs on this container instance, with an interface in this subnet."""
+    def settle(self, host: Instance, subnet: str, tasks: Iterable[Task]) -> None:
+        """It runs on this container instance beside those tasks, with an interface in this subnet."""
+        self.gpus = host.free_gpus(tasks)[: self.size.gpus]
         self.host, self.subnet, self.zone = host, subnet, host.zone
 
     def enter(self, status: str, *stamps: str) -> None:

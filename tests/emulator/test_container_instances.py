@@ -360,3 +360,29 @@ def test_what_cannot_be_added(cloud):
     boto3.client("ecs").create_cluster(clusterName="default")
     with pytest.raises(ValueError, match="no capacity provider 'none-such'"):
         cloud.add_container_instance(capacity_provider="none-such")
+
+
+def test_gpus_are_pinned_to_tasks(account, cloud):
+    """Each task has GPUs of its own, which the host has no more; who finds none is told that."""
+    cloud.add_container_instance("dask", cpu=48, memory=192, gpus=4)
+    code = "import os, time; print(os.environ['NVIDIA_VISIBLE_DEVICES'], flush=True); time.sleep(60)"
+    gpus = {"resourceRequirements": [{"type": "GPU", "value": "2"}]}
+    answer = order(account, define(account, code=code, container=gpus), 3)
+    account.until(arns(answer), "RUNNING")
+    account.ecs.stop_task(cluster="dask", task=arns(answer)[0])
+    account.until(arns(answer)[:1], "STOPPED")
+
+    def of(resources):
+        return next(one["stringSetValue"] for one in instance(account)[resources] if one["name"] == "GPU")
+
+    held = [set(line.split(",")) for arn in arns(answer) for line in account.lines(arn)]
+    assert ["RESOURCE:GPU"] == [failure["reason"] for failure in answer["failures"]]
+    assert [2, 2] == [len(some) for some in held]
+    assert set(of("registeredResources")) == held[0] | held[1]
+    assert held[0] == set(of("remainingResources"))
+
+
+def test_fargate_has_no_gpus(account):
+    """A definition for Fargate that asks for a GPU is refused."""
+    with pytest.raises(ClientError, match="GPU"):
+        account.define(container={"resourceRequirements": [{"type": "GPU", "value": "1"}]})
