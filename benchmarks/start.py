@@ -51,7 +51,7 @@ def start(workers: int, image: str | None) -> None:
 def prepare() -> None:
     """Make what an account needs once (runs in a process of its own)."""
     from cloudprovider.providers._aws import AWS
-    from cloudprovider.providers._aws_landing import find_or_make
+    from cloudprovider.providers._ecs_landing import find_or_make
     from cloudprovider.providers.ecs import FargateConfig
 
     find_or_make(AWS(), FargateConfig.of())

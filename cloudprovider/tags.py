@@ -21,8 +21,9 @@ OWNER = "dask-owner"
 CREATED = "dask-created"
 EXPIRES = "dask-expires"
 LANDING = "dask-landing"
+SERVICE = "dask-service"
 
-RESERVED = frozenset({CLUSTER, ROLE, GROUP, OWNER, CREATED, EXPIRES, LANDING})
+RESERVED = frozenset({CLUSTER, ROLE, GROUP, OWNER, CREATED, EXPIRES, LANDING, SERVICE})
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from cloudprovider.config import Config
 from cloudprovider.errors import ConfigError
@@ -57,6 +57,9 @@ class AWSConfig(Config):
     log_retention_days
         How long the default log group keeps what it gets.
     """
+
+    #: What the tags of shared kinds of resources call the service that made them.
+    service: ClassVar[str]
 
     region: str | None = None
     zones: str | Sequence[str] | None = None

@@ -91,6 +91,7 @@ class EC2Config(AWSConfig):
     """
 
     section: ClassVar[str] = "ec2"
+    service: ClassVar[str] = "ec2"
 
     instance_type: str | Sequence[str] | None = None
     cpu: float | None = None

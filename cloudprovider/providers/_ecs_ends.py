@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import re
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cloudprovider import tags as ledger
 from cloudprovider.errors import BootError, CloudError, ConfigError, CredentialsError, QuotaError
-from cloudprovider.provider import Swept
+from cloudprovider.providers import _aws_ends as shared
 from cloudprovider.providers import _ecs_names as names
 from cloudprovider.providers import _ecs_wire as wire
-from cloudprovider.providers._aws import because, chunks, code, side_by_side
+from cloudprovider.providers._aws import because, chunks, side_by_side
+from cloudprovider.providers._aws_names import ROLES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
-    from cloudprovider.provider import Identity, Machine
+    from cloudprovider.provider import Identity, Machine, Swept
     from cloudprovider.providers._aws import AWS
 
-__all__ = ["clusters", "diagnosis", "expired", "groups_of", "stop", "sweep", "tasks_of"]
+__all__ = ["clusters", "diagnosis", "expired", "stop", "sweep", "tasks_of"]
 
 MAX_DESCRIBE = 100  # DescribeTasks
 NO_CLUSTER = ("ClusterNotFoundException",)
-MAX_DELETE = 10  # DeleteTaskDefinitions, DeleteParameters
+MAX_DELETE = 10  # DeleteTaskDefinitions
+SERVICE = "ecs"
 #: StopTask of what is not there.
 NO_TASK = ("InvalidParameterException/not found", "ClusterNotFoundException")
 
@@ -84,30 +85,28 @@ def sweep(
     patience_s: float,
 ) -> Swept:
     """Remove all that a cluster owns: its machines, then what they need no more."""
-    ended: dict[str, None] = {}
-    deadline = time.monotonic() + patience_s
+    told: set[str] = set()
 
-    def end() -> bool:
-        """End what lives; whether there was anything."""
-        found = [m for m in live() if m.id not in ended]
+    def end() -> list[str]:
+        found = [m for m in live() if m.id not in told]
         # The scheduler first: it tells its workers to close, which then need not look for it.
-        for role in names.ROLES:
+        for role in ROLES:
             stop(aws, ecs_cluster, [m.id for m in found if m.role == role], f"dask sweep {cluster}")
-        ended.update(dict.fromkeys(m.id for m in found))
-        return bool(found)
+        told.update(m.id for m in found)
+        return [m.id for m in found]
 
-    end()
-    parts = side_by_side(
-        [
+    return shared.sweep(
+        aws,
+        cluster,
+        end=end,
+        free=[
             partial(_definitions, aws, cluster),
-            partial(_parameters, aws, cluster),
-            partial(_ending, aws, ecs_cluster, cluster),
-        ]
+            partial(shared.parameters, aws, cluster, ("machine", "client")),
+        ],
+        ending=partial(_ending, aws, ecs_cluster, cluster),
+        unfinished=partial(_unfinished, aws, ecs_cluster),
+        patience_s=patience_s,
     )
-    gone, left = _remove_groups(aws, cluster, end, patience_s)
-    left += _stopped(aws, ecs_cluster, {*ended, *parts[2]}, max(0.0, deadline - time.monotonic()))
-    resources = [*parts[0], *parts[1], *gone]
-    return Swept(machines=tuple(ended), resources=tuple(resources), left=tuple(left))
 
 
 def _ending(aws: AWS, ecs_cluster: str, cluster: str) -> list[str]:
@@ -164,15 +163,10 @@ def tasks_of(aws: AWS, ecs_cluster: str, ids: Collection[str], **request: Any) -
     return [task for answer in answers for task in answer.get("tasks", ())]
 
 
-def _stopped(aws: AWS, ecs_cluster: str, ids: set[str], patience_s: float) -> list[str]:
-    """Wait until these tasks have stopped, for their network interfaces go only then; those that have not."""
-    ending = list(ids)
-    for _ in _moments(patience_s):
-        tasks = tasks_of(aws, ecs_cluster, ending)
-        ending = [task["taskArn"].rpartition("/")[2] for task in tasks if task["lastStatus"] != "STOPPED"]
-        if not ending:
-            break
-    return ending
+def _unfinished(aws: AWS, ecs_cluster: str, ids: Collection[str]) -> list[str]:
+    """Which of these tasks have not stopped."""
+    tasks = tasks_of(aws, ecs_cluster, ids)
+    return [task["taskArn"].rpartition("/")[2] for task in tasks if task["lastStatus"] != "STOPPED"]
 
 
 def _definitions(aws: AWS, cluster: str) -> list[str]:
@@ -183,9 +177,9 @@ def _definitions(aws: AWS, cluster: str) -> list[str]:
         request = {"familyPrefix": family, "status": status}
         return aws.pages("ecs", "list_task_definitions", "taskDefinitionArns", **request)
 
-    looks = [partial(arns, role, status) for status in ("ACTIVE", "INACTIVE") for role in names.ROLES]
+    looks = [partial(arns, role, status) for status in ("ACTIVE", "INACTIVE") for role in ROLES]
     found = side_by_side(looks)
-    active = [arn for some in found[: len(names.ROLES)] for arn in some]
+    active = [arn for some in found[: len(ROLES)] for arn in some]
     side_by_side(
         partial(aws.call, "ecs", "deregister_task_definition", taskDefinition=arn, fine=["ClientException"])
         for arn in active
@@ -194,56 +188,6 @@ def _definitions(aws: AWS, cluster: str) -> list[str]:
     for some in chunks(every, MAX_DELETE):
         aws.call("ecs", "delete_task_definitions", taskDefinitions=some)
     return every
-
-
-def _parameters(aws: AWS, cluster: str) -> list[str]:
-    """Delete the secrets."""
-    both = [names.parameter(cluster, whose) for whose in ("machine", "client")]
-    return list(aws.call("ssm", "delete_parameters", Names=both).get("DeletedParameters", ()))
-
-
-def groups_of(aws: AWS, cluster: str | None) -> list[dict[str, Any]]:
-    """The security groups of a cluster, or of all."""
-    filters = [{"Name": "tag-key", "Values": [ledger.CLUSTER]}]
-    if cluster is not None:
-        filters = [{"Name": f"tag:{ledger.CLUSTER}", "Values": [cluster]}]
-    return aws.pages("ec2", "describe_security_groups", "SecurityGroups", Filters=filters)
-
-
-def _remove_groups(
-    aws: AWS, cluster: str, end: Callable[[], bool], patience_s: float
-) -> tuple[list[str], list[str]]:
-    """Delete the groups, which must wait until the scheduler's network interface is gone."""
-    left = [group["GroupId"] for group in groups_of(aws, cluster)]
-    gone: list[str] = []
-    for _ in _moments(patience_s):
-        for id in list(left):
-            if _remove_group(aws, id):
-                left.remove(id)
-                gone.append(id)
-        # A machine that was ordered just before may only be listed now.
-        if not end() and not left:
-            break
-    return gone, left
-
-
-def _remove_group(aws: AWS, id: str) -> bool:
-    try:
-        aws.call("ec2", "delete_security_group", GroupId=id, fine=["InvalidGroup.NotFound"])
-    except CloudError as error:
-        if code(error) != "DependencyViolation":
-            raise
-        return False
-    return True
-
-
-def _moments(patience_s: float) -> Iterator[float]:
-    """Moments at which to look again, ever farther apart, until patience ends."""
-    start, pause = time.monotonic(), 0.1
-    while (passed := time.monotonic() - start) <= patience_s:
-        yield passed
-        time.sleep(min(pause, 5.0))
-        pause *= 1.5
 
 
 def clusters(aws: AWS) -> list[str]:
@@ -255,12 +199,11 @@ def clusters(aws: AWS) -> list[str]:
 
 def expired(aws: AWS, now: float) -> list[str]:
     """Clusters whose `expires` has passed: two calls, and one for each that has no group."""
-    groups, known = side_by_side([partial(groups_of, aws, None), partial(clusters, aws)])
-    owners = [_owner(group.get("Tags", ()), "Key", "Value") for group in groups]
-    found = {owner.name: owner for owner in owners if owner}
+    groups, known = side_by_side([partial(shared.groups_of, aws, None), partial(clusters, aws)])
+    found = shared.owners_of(groups, SERVICE)
     bare = [name for name in known if name not in found]
     found |= {owner.name: owner for owner in side_by_side(partial(owner_of, aws, n) for n in bare) if owner}
-    return sorted(name for name, owner in found.items() if owner.expires < now)
+    return shared.overdue(found, now)
 
 
 def owner_of(aws: AWS, cluster: str) -> Identity | None:
@@ -272,11 +215,7 @@ def owner_of(aws: AWS, cluster: str) -> Identity | None:
         include=["TAGS"],
         fine=["ClientException"],
     )
-    return _owner(answer.get("tags", ()), "key", "value")
-
-
-def _owner(tags: Sequence[dict[str, str]], key: str, value: str) -> Identity | None:
-    return ledger.identity({tag[key]: tag[value] for tag in tags})
+    return ledger.identity({tag["key"]: tag["value"] for tag in answer.get("tags", ())})
 
 
 def diagnosis(machine: Machine, logs: str) -> CloudError:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["cluster_of", "family", "log_prefix", "log_stream", "parameter", "scheduler_group"]
+from cloudprovider.providers._aws_names import ROLES
 
-ROLES = ("scheduler", "worker")
+__all__ = ["cluster_of", "family", "log_prefix", "log_stream"]
+
 CONTAINER = "dask"
 
 
@@ -19,16 +20,6 @@ def cluster_of(family: str) -> str | None:
     """Whose a family is; None when it is no cluster's."""
     match = re.fullmatch(rf"dask-([a-z][a-z0-9-]*)-({'|'.join(ROLES)})(_.+)?", family)
     return match.group(1) if match else None
-
-
-def parameter(cluster: str, whose: str) -> str:
-    """The parameter that holds one of the two secrets: `machine` or `client`."""
-    return f"/dask/{cluster}/{whose}"
-
-
-def scheduler_group(cluster: str) -> str:
-    """The security group of the scheduler alone."""
-    return f"dask-{cluster}-scheduler"
 
 
 def log_prefix(cluster: str) -> str:

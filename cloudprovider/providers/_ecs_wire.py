@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from cloudruntime.boot import BOOT, SCHEDULER, Boot
@@ -14,12 +13,13 @@ from cloudprovider import tags as ledger
 from cloudprovider import templates
 from cloudprovider.errors import CloudError, ConfigError
 from cloudprovider.provider import Identity, Machine, State
-from cloudprovider.providers import _aws_landing as land
 from cloudprovider.providers import _ecs_names as names
 from cloudprovider.providers._aws import because
+from cloudprovider.providers._aws_names import parameter
+from cloudprovider.providers._ecs_landing import Landing, ecs_tags
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from cloudprovider.providers.ecs import TaskConfig
 
@@ -39,7 +39,6 @@ SPOT = "FARGATE_SPOT"
 SECRET = "DASK_CLOUD_SECRET"  # noqa: S105  (the name of a variable)
 RUNTIME = "DASK_CLOUD_RUNTIME"
 PLACED = "dask-cloud.placed"
-PORTS = (8786, 8787)
 GB = 1024
 MAX_DEFINITION = 64 * 1024  # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-quotas.html
 MAX_SUBNETS = 16  # https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_AwsVpcConfiguration.html
@@ -51,49 +50,8 @@ def kind_of(cpu: int, memory: int, architecture: str, storage: int = 20) -> str:
     return f"{cpu / GB:g} vCPU, {memory / GB:g} GiB, {architecture.upper()}{disk}"
 
 
-def parameter_request(identity: Identity, whose: str, value: str, extra: Mapping[str, str]) -> dict[str, Any]:
-    """The PutParameter call of one secret, which expires with the cluster."""
-    until = datetime.fromtimestamp(identity.expires, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-    policy = {"Type": "Expiration", "Version": "1.0", "Attributes": {"Timestamp": until}}
-    return {
-        "Name": names.parameter(identity.name, whose),
-        "Description": f"Keys of Dask cluster {identity.name} for its {whose}",
-        "Value": value,
-        "Type": "SecureString",
-        # Only advanced parameters expire. They cost $0.05 a month, by the hour.
-        # https://docs.aws.amazon.com/systems-manager/latest/userguide/parameter-store-policies.html
-        "Tier": "Advanced",
-        "Policies": json.dumps([policy]),
-        "Tags": land.ec2_tags(ledger.for_cluster(identity, extra)),
-    }
-
-
-def ingress(sources: Collection[str]) -> list[dict[str, Any]]:
-    """The rules of the scheduler's group that let these CIDR blocks reach Dask and its front."""
-    if not sources:
-        return []
-    rule: dict[str, Any] = {"IpProtocol": "tcp", "FromPort": PORTS[0], "ToPort": PORTS[1]}
-    for key, cidr, some in (
-        ("IpRanges", "CidrIp", sorted(s for s in sources if ":" not in s)),
-        ("Ipv6Ranges", "CidrIpv6", sorted(s for s in sources if ":" in s)),
-    ):
-        if some:
-            rule[key] = [{cidr: source, "Description": "allow_from"} for source in some]
-    return [rule]
-
-
-def sources_of(group: Mapping[str, Any]) -> set[str]:
-    """The CIDR blocks that a security group of a DescribeSecurityGroups answer lets in."""
-    return {
-        entry[cidr]
-        for rule in group.get("IpPermissions", ())
-        for key, cidr in (("IpRanges", "CidrIp"), ("Ipv6Ranges", "CidrIpv6"))
-        for entry in rule.get(key, ())
-    }
-
-
 def task_definition_request(
-    config: TaskConfig, identity: Identity, boot: Boot, landing: land.Landing, region: str, packed: str = ""
+    config: TaskConfig, identity: Identity, boot: Boot, landing: Landing, region: str, packed: str = ""
 ) -> dict[str, Any]:
     """The RegisterTaskDefinition call of one role.
 
@@ -121,7 +79,7 @@ def task_definition_request(
         task_role=landing.scheduler_role if scheduler else landing.task_role,
         architecture=config.architecture.upper(),
         image=boot.image,
-        secret=names.parameter(identity.name, "machine"),
+        secret=parameter(identity.name, "machine"),
         log_group=landing.log_group,
         log_stream=names.log_prefix(identity.name),
         region=region,
@@ -140,7 +98,7 @@ def task_definition_request(
         container["repositoryCredentials"] = {"credentialsParameter": config.repository_credentials}
     if not scheduler and (storage := getattr(config, "ephemeral_storage", None)):
         request["ephemeralStorage"] = {"sizeInGiB": storage}
-    request["tags"] = land.ecs_tags(ledger.for_machine(identity, boot.role, boot.group, config.tags))
+    request["tags"] = ecs_tags(ledger.for_machine(identity, boot.role, boot.group, config.tags))
     return _fitting(_merged(request, config.task_definition_args))
 
 
@@ -169,23 +127,23 @@ def _fitting(request: dict[str, Any]) -> dict[str, Any]:
     return request
 
 
-def placed(config: TaskConfig, landing: land.Landing) -> str:
+def placed(config: TaskConfig, landing: Landing) -> str:
     """What another process needs to order more machines, as a label of the task definition."""
     own = ("public", "tunnel", "architecture", "spot", "capacity_provider", "task_args", "tags")
     options = {name: getattr(config, name) for name in own if hasattr(config, name)}
     return json.dumps({"landing": landing.dumps(), "options": options}, separators=(",", ":"), sort_keys=True)
 
 
-def replaced(config: TaskConfig, definition: Mapping[str, Any]) -> tuple[TaskConfig, land.Landing]:
+def replaced(config: TaskConfig, definition: Mapping[str, Any]) -> tuple[TaskConfig, Landing]:
     """The options and the landing that a task definition was registered with."""
     said = json.loads(definition["containerDefinitions"][0]["dockerLabels"][PLACED])
-    return dataclasses.replace(config, **said["options"]), land.Landing.loads(said["landing"])
+    return dataclasses.replace(config, **said["options"]), Landing.loads(said["landing"])
 
 
 def place_of(definition: Mapping[str, Any]) -> str:
     """The ECS cluster that a task definition was registered for; empty when it is none of ours."""
     labels = definition["containerDefinitions"][0].get("dockerLabels", {})
-    return land.Landing.loads(json.loads(labels[PLACED])["landing"]).ecs_cluster if PLACED in labels else ""
+    return Landing.loads(json.loads(labels[PLACED])["landing"]).ecs_cluster if PLACED in labels else ""
 
 
 def boot_of(definition: Mapping[str, Any]) -> Boot:
@@ -200,7 +158,7 @@ def run_task_request(
     config: TaskConfig,
     identity: Identity,
     boot: Boot,
-    landing: land.Landing,
+    landing: Landing,
     count: int,
     *,
     market: str,
@@ -233,7 +191,7 @@ def run_task_request(
         "clientToken": token,
         "startedBy": identity.name,
         "propagateTags": "TASK_DEFINITION",
-        "tags": land.ecs_tags(ledger.for_machine(identity, boot.role, boot.group, config.tags)),
+        "tags": ecs_tags(ledger.for_machine(identity, boot.role, boot.group, config.tags)),
         "overrides": {"containerOverrides": [{"name": names.CONTAINER, "environment": variables}]},
         "networkConfiguration": {
             "awsvpcConfiguration": {

@@ -19,14 +19,18 @@ from cloudprovider.config import Spot, gibibytes
 from cloudprovider.errors import CapacityError, CloudError, ConfigError, CredentialsError, QuotaError
 from cloudprovider.images import default_image, require_image
 from cloudprovider.provider import Created, Machine, Provider, State, Swept
-from cloudprovider.providers import _aws_landing as land
+from cloudprovider.providers import _aws_ends, _aws_names
+from cloudprovider.providers import _aws_starts as starts
 from cloudprovider.providers import _ecs_ends as ends
+from cloudprovider.providers import _ecs_landing as land
 from cloudprovider.providers import _ecs_names as names
-from cloudprovider.providers import _ecs_starts as starts
 from cloudprovider.providers import _ecs_wire as wire
 from cloudprovider.providers._aws import AWS, Pace, side_by_side
 from cloudprovider.providers._aws_config import AWSConfig, check_architecture
+from cloudprovider.providers._aws_landing import LOG_GROUP
 from cloudprovider.providers._aws_quotas import FARGATE, Share, quotas
+from cloudprovider.providers._aws_wire import sources_of
+from cloudprovider.providers._ecs_starts import register
 from cloudprovider.security import Secrets
 
 if TYPE_CHECKING:
@@ -52,6 +56,8 @@ SIZES = {
     8192: range(16 * GB, 60 * GB + 1, 4 * GB),
     16384: range(32 * GB, 120 * GB + 1, 8 * GB),
 }
+#: Seconds in which the group of a cluster that died may go.
+LEFT_PATIENCE_S = 5.0
 MAX_CREATE = 10  # RunTask: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_RunTask.html
 #: RunTask arguments that are ours; `task_args` may hold the others.
 OURS = frozenset(
@@ -95,6 +101,7 @@ class TaskConfig(AWSConfig):
         How many machines your account may launch at once, and how many a second after that.
     """
 
+    service: ClassVar[str] = "ecs"
     compatibility: ClassVar[str] = "EC2"
 
     ecs_cluster: str | None = None
@@ -272,7 +279,7 @@ def policy(name: str = "aws-fargate", **values: str) -> str:
         "region": "*",
         "partition": "aws",
         "ecs_cluster": land.ECS_CLUSTER,
-        "log_group": land.LOG_GROUP,
+        "log_group": LOG_GROUP,
     }
     return templates.render(f"policies/{name}.json", **{**holes, **values})
 
@@ -327,9 +334,9 @@ class ECSProvider(Provider):
         new = [boot for boot in made if boot.role not in self._definitions]
         self._group, _, *definitions = side_by_side(
             [
-                partial(starts.make_group, *mine, landing),
+                partial(starts.make_group, *mine, landing.network.vpc, self.config.sources()),
                 partial(starts.store, *mine, "machine", secrets.machine),
-                *(partial(starts.register, *mine, landing, boot) for boot in new),
+                *(partial(register, *mine, landing, boot) for boot in new),
             ]
         )
         self._definitions |= {boot.role: arn for boot, arn in zip(new, definitions, strict=True)}
@@ -339,12 +346,12 @@ class ECSProvider(Provider):
     def attach(self) -> Secrets:
         """Find the cluster of this name, and read its client secret."""
         cluster = self.identity.name
-        secret = {"Name": names.parameter(cluster, "client"), "WithDecryption": True}
+        secret = {"Name": _aws_names.parameter(cluster, "client"), "WithDecryption": True}
         stored, groups, *found = side_by_side(
             [
                 partial(self.aws.call, "ssm", "get_parameter", fine=["ParameterNotFound"], **secret),
-                partial(ends.groups_of, self.aws, cluster),
-                *(partial(self._definition, cluster, role) for role in names.ROLES),
+                partial(_aws_ends.groups_of, self.aws, cluster),
+                *(partial(self._definition, cluster, role) for role in _aws_names.ROLES),
             ]
         )
         if not stored or not all(found):
@@ -357,11 +364,11 @@ class ECSProvider(Provider):
         self._boots = {boot.role: boot for boot in map(wire.boot_of, definitions)}
         self._definitions = {
             role: definition["taskDefinitionArn"]
-            for role, definition in zip(names.ROLES, definitions, strict=True)
+            for role, definition in zip(_aws_names.ROLES, definitions, strict=True)
         }
         self._group = next((group["GroupId"] for group in groups), None)
         if self.config.allow_from is None and groups:
-            self.config = dataclasses.replace(self.config, allow_from=tuple(wire.sources_of(groups[0])))
+            self.config = dataclasses.replace(self.config, allow_from=tuple(sources_of(groups[0])))
         return Secrets(client=stored["Parameter"]["Value"])
 
     def boot(self, role: str) -> Boot:
@@ -441,9 +448,7 @@ class ECSProvider(Provider):
             "logs",
             "get_log_events",
             fine=["ResourceNotFoundException"],
-            logGroupName=self._landing.log_group
-            if self._landing
-            else self.config.log_group or land.LOG_GROUP,
+            logGroupName=self._landing.log_group if self._landing else self.config.log_group or LOG_GROUP,
             logStreamName=names.log_stream(self.identity.name, id),
             limit=lines,
             startFromHead=False,
@@ -513,7 +518,9 @@ class ECSProvider(Provider):
 
     def _claim(self, secret: str) -> None:
         """Take the cluster's name, and know that it is ours."""
-        starts.claim(self.aws, self.config, self.identity, self._where, secret, self.list)
+        name = self.identity.name
+        sweep = partial(ends.sweep, self.aws, self._where, name, list, LEFT_PATIENCE_S)
+        starts.claim(self.aws, self.config, self.identity, secret, self.list, sweep)
         self._claimed = True
 
     def _order(self, boot: Boot, count: int, market: str) -> tuple[Sequence[Machine], CloudError | None]:

@@ -25,8 +25,9 @@ from cloudprovider.errors import (
     QuotaError,
 )
 from cloudprovider.provider import Identity, Machine, State
-from cloudprovider.providers import _aws_landing as land
+from cloudprovider.providers import _aws_landing, _aws_names, _aws_wire
 from cloudprovider.providers import _ecs_ends as ends
+from cloudprovider.providers import _ecs_landing as land
 from cloudprovider.providers import _ecs_names as names
 from cloudprovider.providers import _ecs_wire as wire
 from cloudprovider.providers.ecs import SIZES, ECSConfig, FargateConfig, nearest_sizes, policy
@@ -38,7 +39,7 @@ LANDING = land.Landing(
     task_role="arn:aws:iam::123456789012:role/dask-task",
     scheduler_role="arn:aws:iam::123456789012:role/dask-tunnel",
     log_group="/dask",
-    network=land.Network(vpc="vpc-1", subnets=("subnet-1", "subnet-2")),
+    network=_aws_landing.Network(vpc="vpc-1", subnets=("subnet-1", "subnet-2")),
     groups=("sg-1",),
 )
 IMAGE = "ghcr.io/dask/dask:2026.8.0-py3.11"
@@ -122,7 +123,7 @@ def test_config_and_landing_survive_the_task_definition():
 )
 def test_task_definitions_fit_the_service_s_model(options):
     """Every option makes a request that ECS's own model allows."""
-    request = definition(FargateConfig.of(**options), text=packed())
+    request = definition(FargateConfig.of(**options), text=packed(WORKER))
     [container] = request["containerDefinitions"]
 
     assert_valid("ecs", "RegisterTaskDefinition", request)
@@ -184,7 +185,7 @@ def test_overrides_hold_the_scheduler_s_address_only():
 def test_definition_with_the_runtime_has_room_for_the_user():
     """With the runtime brought along, half of the 64 KB stays for the user's environment."""
     boot = dataclasses.replace(WORKER, environment={"BIG": "x" * 32 * 1024})
-    assert len(json.dumps(definition(boot=boot, text=packed()))) < 64 * 1024
+    assert len(json.dumps(definition(boot=boot, text=packed(boot)))) < 64 * 1024
 
 
 def test_definition_that_is_too_large_is_refused_before_any_call():
@@ -226,7 +227,7 @@ def test_own_arguments_cannot_take_the_place_of_ours(arguments):
 
 def test_secrets_expire_with_the_cluster():
     """Where the store can expire a secret, it does."""
-    request = wire.parameter_request(IDENTITY, "client", "{}", {"team": "a"})
+    request = _aws_wire.parameter_request(IDENTITY, "client", "{}", {"team": "a"})
     [rule] = json.loads(request["Policies"])
 
     assert_valid("ssm", "PutParameter", request)
@@ -237,9 +238,9 @@ def test_secrets_expire_with_the_cluster():
 @given(st.sets(st.ip_addresses(v=4).map("{}/32".format) | st.ip_addresses(v=6).map("{}/128".format)))
 def test_rules_are_read_as_they_were_written(sources):
     """parse(build(sources)) == sources, for both address families; there is no rule without a source."""
-    request = {"GroupId": "sg-1", "IpPermissions": wire.ingress(sources)}
+    request = {"GroupId": "sg-1", "IpPermissions": _aws_wire.ingress(sources)}
 
-    assert sources == wire.sources_of(request)
+    assert sources == _aws_wire.sources_of(request)
     if sources:
         assert_valid("ec2", "AuthorizeSecurityGroupIngress", request)
         assert {(8786, 8787)} == {(rule["FromPort"], rule["ToPort"]) for rule in request["IpPermissions"]}
@@ -247,20 +248,30 @@ def test_rules_are_read_as_they_were_written(sources):
 
 def test_landing_requests_fit_their_models():
     """The landing's groups and roles are requests that AWS's models allow."""
-    assert_valid("ec2", "CreateSecurityGroup", land.group_request("dask-landing", "vpc-1", "Dask", land.MARK))
-    assert_valid("iam", "CreateRole", land.role_request("dask-task"))
     assert_valid(
-        "ec2", "DescribeSubnets", land.subnets_request(FargateConfig.of(zones="us-east-1a", vpc="vpc-1"))
+        "ec2", "CreateSecurityGroup", _aws_wire.group_request("dask-landing", "vpc-1", "Dask", _aws_wire.MARK)
+    )
+    assert_valid("iam", "CreateRole", land.ROLES["dask-task"].request)
+    assert_valid(
+        "ec2",
+        "DescribeSubnets",
+        _aws_landing.subnets_request(FargateConfig.of(zones="us-east-1a", vpc="vpc-1")),
     )
 
 
 def subnet(id, vpc="vpc-1", free=10, *, public=True):
-    return {"SubnetId": id, "VpcId": vpc, "AvailableIpAddressCount": free, "MapPublicIpOnLaunch": public}
+    return {
+        "SubnetId": id,
+        "VpcId": vpc,
+        "AvailabilityZone": "us-east-1a",
+        "AvailableIpAddressCount": free,
+        "MapPublicIpOnLaunch": public,
+    }
 
 
 def test_subnets_that_are_full_are_left_out():
     """Machines go where there are addresses."""
-    network = land.network_of([subnet("a", free=0), subnet("b")], FargateConfig.of(), "us-east-1")
+    network = _aws_landing.network_of([subnet("a", free=0), subnet("b")], FargateConfig.of(), "us-east-1")
     assert ("b",) == network.subnets
 
 
@@ -268,7 +279,7 @@ def test_subnets_that_are_full_are_left_out():
 def test_subnets_of_a_vpc_are_of_the_right_kind(public, wanted):
     """In a VPC with both kinds, public machines go to public subnets and private ones to private subnets."""
     config = FargateConfig.of(vpc="vpc-1", public=public, allow_from="10.0.0.0/8")
-    network = land.network_of([subnet("a"), subnet("b", public=False)], config, "us-east-1")
+    network = _aws_landing.network_of([subnet("a"), subnet("b", public=False)], config, "us-east-1")
     assert wanted == network.subnets
 
 
@@ -286,7 +297,7 @@ def test_subnets_of_a_vpc_are_of_the_right_kind(public, wanted):
 def test_no_place_for_machines_says_what_to_do(found, options, kind, said):
     """Missing networks are errors before any machine, with what to do next."""
     with pytest.raises(kind, match=said):
-        land.network_of(found, FargateConfig.of(**options), "us-east-1")
+        _aws_landing.network_of(found, FargateConfig.of(**options), "us-east-1")
 
 
 def test_every_size_of_fargate_is_allowed_and_its_own_nearest():
@@ -533,7 +544,7 @@ def test_diagnosis_sees_a_wrong_architecture_in_the_log():
 
 @given(
     st.from_regex(ledger.NAME, fullmatch=True),
-    st.sampled_from(names.ROLES),
+    st.sampled_from(_aws_names.ROLES),
     st.sampled_from(["default", "gpu", "worker"]),
 )
 def test_whose_a_family_is(cluster, role, group):
