@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from cloudprovider.emulator.emulator import environment
+from cloudprovider.emulator.network import NETWORKS
 from cloudprovider.emulator.profiles import PROFILES, check_figures
 
 PR_SET_PDEATHSIG = 1
@@ -36,6 +37,13 @@ PR_SET_PDEATHSIG = 1
     metavar="JSON",
     help="Figures of the profile that are to be others, such as '{\"running_s\": 5}'.",
 )
+@click.option(
+    "--network",
+    type=click.Choice(list(NETWORKS)),
+    default="loopback",
+    show_default=True,
+    help="Where machines are: on loopback, or each behind its VPC's router, with its rules enforced.",
+)
 @click.option("--die-with-parent", is_flag=True, hidden=True)
 def emulate(
     name: str,
@@ -45,6 +53,7 @@ def emulate(
     port: int,
     engine: str,
     figures: str,
+    network: str,
     *,
     die_with_parent: bool,
 ) -> None:
@@ -56,7 +65,8 @@ def emulate(
             return
     changed = json.loads(figures)
     check_figures(changed)
-    serve(name, profile=profile, time_scale=time_scale, seed=seed, engine=engine, port=port, figures=changed)
+    options = {"profile": profile, "time_scale": time_scale, "seed": seed, "engine": engine, "port": port}
+    serve(name, figures=changed, network=network, **options)
 
 
 def serve(name: str, **options: Any) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cloudprovider.emulator.faults import Faults
     from cloudprovider.emulator.ledger import Ledger
+    from cloudprovider.emulator.network import Network
     from cloudprovider.emulator.profiles import Profile
     from cloudprovider.emulator.timers import Timers
 
@@ -26,8 +27,8 @@ class Account:
         How fast, how large and how reliable the cloud is.
     timers, faults, ledger
         What happens later, what goes wrong, what it costs.
-    room, images
-        Where machines run, and what they can run.
+    room, images, network
+        Where machines run, what they can run, and how they reach each other.
     endpoint
         Base address of this emulated cloud.
     seed
@@ -40,6 +41,7 @@ class Account:
     ledger: Ledger
     room: Any
     images: Any
+    network: Network
     endpoint: str
     seed: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock)

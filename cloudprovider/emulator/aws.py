@@ -22,10 +22,10 @@ from cloudprovider.emulator.server import NoAnswer
 from cloudprovider.emulator.wire import AWSError
 
 if TYPE_CHECKING:
-    import ipaddress
     from collections.abc import Mapping
 
     from cloudprovider.emulator.account import Account
+    from cloudprovider.emulator.network import Network
     from cloudprovider.emulator.wire import Request
 
 logger = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class Moto:
         BackendDict._instances.clear()
 
 
-def import_moto(network: ipaddress.IPv4Network) -> Moto:
+def import_moto(network: Network) -> Moto:
     """Import moto with a live EC2, its settings made before it is first imported."""
     os.environ.update(SETTINGS)
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -226,6 +226,7 @@ class AWS:
         answer = self._moto.call(method, path, headers, body, caller)
         if request.service in HOSTS and not request.operation.startswith("Describe"):
             self.ecs.instances.watch()
+            self.account.network.refresh()
         return self._checked(request, answer)
 
     def _checked(self, request: Request, answer: Answer) -> Answer:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from cloudprovider.emulator import aws, profiles
 from cloudprovider.emulator.account import Account
 from cloudprovider.emulator.control import Control
-from cloudprovider.emulator.ec2 import claim_network
 from cloudprovider.emulator.faults import Faults
 from cloudprovider.emulator.images import Images
 from cloudprovider.emulator.ledger import Ledger
+from cloudprovider.emulator.network import connect
 from cloudprovider.emulator.room import Room
 from cloudprovider.emulator.server import Server
 from cloudprovider.emulator.timers import Timers
@@ -35,6 +35,8 @@ class Cloud:
         What its machines are: `process`, `podman` or `none`.
     port
         Where it listens; 0 means any.
+    network
+        Where its machines are: `loopback` or `namespaces`.
     """
 
     def __init__(
@@ -46,12 +48,14 @@ class Cloud:
         engine: str = "process",
         port: int = 0,
         figures: Mapping[str, Any] | None = None,
+        network: str = "loopback",
     ) -> None:
-        self.server = Server(port)
-        network, self._claim = claim_network()
+        self._network = connect(network)
+        self.server = Server(self._network.listen(port))
+        self._network.open(self.server)
         self._images = Images()
         self._room = Room(self._images, engine)  # begins to import Dask beside us
-        self._moto = aws.import_moto(network)
+        self._moto = aws.import_moto(self._network)
         self.aws = self._make(profile, time_scale, seed, figures or {})
         self.aws.warm()
         self.server.cloud, self.server.control = self.aws, Control(self)
@@ -66,6 +70,7 @@ class Cloud:
             ledger=Ledger(),
             room=self._room,
             images=self._images,
+            network=self._network,
             endpoint=self.server.url,
             seed=seed,
         )
@@ -85,6 +90,7 @@ class Cloud:
         profiles.check_figures(figures)
         self.aws.end()
         self._room.empty()  # a new account gives the same addresses again: nobody may answer there
+        self._network.empty()
         self._images.reset()
         self._moto.reset()
         self.aws = self._make(
@@ -100,4 +106,4 @@ class Cloud:
         self.server.shutdown()
         self.aws.end()
         self._room.close()
-        self._claim.close()
+        self._network.close()

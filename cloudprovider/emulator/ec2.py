@@ -1,61 +1,38 @@
-"""What Fargate needs of EC2: networks whose addresses can be bound here, interfaces, routes.
-
-The default VPC lies in 127.0.0.0/8, so that each machine has an address of its own on this computer
-without any privilege. Machines in other networks start too, but cannot bind their addresses.
-"""
+"""What Fargate needs of EC2: networks whose addresses can be bound here, interfaces, routes."""
 
 from __future__ import annotations
 
-import ipaddress
-import socket
 from typing import TYPE_CHECKING, Any
 
 from moto.ec2 import ec2_backends
 from moto.ec2.exceptions import DependencyViolationError
 from moto.ec2.models import EC2Backend
 
+from cloudprovider.emulator.ec2_images import enliven
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-NETWORKS = range(31, 251)  # the second number of the default VPC's addresses
-CLAIM_PORT = 8701  # who listens on it in a network has claimed that network
+    from cloudprovider.emulator.network import Network
 
 
 class NoFreeAddress(Exception):  # noqa: N818  (what EC2 calls it)
     """A subnet has no address left."""
 
 
-def claim_network() -> tuple[ipaddress.IPv4Network, socket.socket]:
-    """A network of loopback addresses that no other emulated cloud on this computer uses.
-
-    It is claimed as long as the socket is open, and free as soon as its process ends.
-    """
-    for number in NETWORKS:
-        claim = socket.socket()
-        try:
-            claim.bind((f"127.{number}.255.254", CLAIM_PORT))
-            claim.listen(1)
-        except OSError:
-            claim.close()
-            continue
-        return ipaddress.IPv4Network(f"127.{number}.0.0/16"), claim
-    raise OSError(f"All {len(NETWORKS)} loopback networks are claimed by other emulated clouds.")
-
-
 class LiveEC2(EC2Backend):  # type: ignore[misc]
-    """moto's EC2 with a default VPC of loopback addresses and a way to the internet."""
+    """moto's EC2 with a default VPC and public addresses that lead to machines, and a way to the internet."""
 
-    network = ipaddress.IPv4Network("127.31.0.0/16")
+    network: Network
 
     def __init__(self, region_name: str, account_id: str) -> None:
         super().__init__(region_name, account_id)
         for image in self.amis.values():
-            # "The value is Windows for Windows AMIs; otherwise blank": API_Image
-            image.platform = "Windows" if str(image.platform).lower() == "windows" else None
+            enliven(image)
 
     def create_default_vpc(self) -> Any:
         """The VPC that every account has in every region: a public subnet in each zone."""
-        vpc = self.create_vpc(str(self.network), is_default=True)
+        vpc = self.create_vpc(str(self.network.block), is_default=True)
         for zone in self.describe_availability_zones():
             subnet = self.create_default_subnet(zone.name)
             subnet.map_public_ip_on_launch = True
@@ -64,6 +41,10 @@ class LiveEC2(EC2Backend):  # type: ignore[misc]
         table = self.describe_route_tables(filters={"vpc-id": [vpc.id], "association.main": ["true"]})[0]
         self.create_route(table.id, "0.0.0.0/0", gateway_id=gateway.id)
         return vpc
+
+    def allocate_address(self, domain: str, address: str | None = None, tags: Any = None) -> Any:
+        """Allocate an elastic address; it leads to a machine as soon as one has it."""
+        return super().allocate_address(domain, address or self.network.public_address(""), tags)
 
     def delete_security_group(self, name: str | None = None, group_id: str | None = None) -> None:
         """Delete a group that no network interface uses."""
@@ -75,7 +56,7 @@ class LiveEC2(EC2Backend):  # type: ignore[misc]
 LiveEC2.__module__ = EC2Backend.__module__  # moto finds its URLs through the module's name
 
 
-def install(network: ipaddress.IPv4Network) -> None:
+def install(network: Network) -> None:
     """Make moto's EC2 live in this process."""
     LiveEC2.network = network
     ec2_backends.clear()
@@ -108,7 +89,7 @@ def attach_interface(
     interface.status = "in-use"
     interface.requester_managed = True
     if public:
-        interface.public_ip = address  # on loopback the private address is the one to reach
+        interface.public_ip = ec2.network.public_address(address)
     return interface
 
 
@@ -118,6 +99,18 @@ def release_interface(ec2: Any, interface: Any) -> None:
     ec2.enis.pop(interface.id, None)
 
 
+def default_routes(ec2: Any, subnet_id: str) -> list[Any]:
+    """The routes by which a subnet's packets leave their network."""
+    subnet = ec2.get_subnet(subnet_id)
+    filters = {"association.subnet-id": [subnet_id]}
+    tables = ec2.describe_route_tables(filters=filters) or ec2.describe_route_tables(
+        filters={"vpc-id": [subnet.vpc_id], "association.main": ["true"]}
+    )
+    return [
+        route for table in tables for route in table.routes if route.destination_cidr_block == "0.0.0.0/0"
+    ]
+
+
 def has_way_out(ec2: Any, subnet_id: str, *, public: bool) -> bool:
     """Whether a machine in this subnet reaches what is outside its network.
 
@@ -125,14 +118,7 @@ def has_way_out(ec2: Any, subnet_id: str, *, public: bool) -> bool:
     a transit gateway, an instance that forwards, or the like.
     https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-task-networking.html
     """
-    subnet = ec2.get_subnet(subnet_id)
-    filters = {"association.subnet-id": [subnet_id]}
-    tables = ec2.describe_route_tables(filters=filters) or ec2.describe_route_tables(
-        filters={"vpc-id": [subnet.vpc_id], "association.main": ["true"]}
-    )
-    routes = [
-        route for table in tables for route in table.routes if route.destination_cidr_block == "0.0.0.0/0"
-    ]
+    routes = default_routes(ec2, subnet_id)
     if any(route.gateway is not None and public for route in routes):
         return True
     ways = ("nat_gateway", "transit_gateway", "instance", "interface", "vpc_pcx", "carrier_gateway")

@@ -112,6 +112,7 @@ class Life:
                     f"assignment {word} in subnet '{task.subnet}': InsufficientFreeAddressesInSubnet",
                 )
                 return
+            account.network.attach(network, task.interface, task.id)
             task.attachment_status = "ATTACHED"
             task.enter("PENDING", "connectivityAt")
             try:
@@ -184,7 +185,8 @@ class Life:
                     task.agent = "RUNNING"
 
     def _start(self, task: Task, container: Container, write: Callable[[str], None]) -> Any:
-        return self._account.room.start(
+        network = self._account.network.path(task.id)
+        return self._account.room.within(network).start(
             image=container.definition["image"],
             argv=container.argv,
             environ=self._environ(task, container),
@@ -195,20 +197,18 @@ class Life:
         )
 
     def _environ(self, task: Task, container: Container) -> dict[str, str]:
-        base = f"{self._account.endpoint}/_cloud/ecs"
+        endpoint, network = self._account.endpoint, self._account.network
         environ = {
             **container.environment(),
             **task.secrets[container.name],
-            "ECS_CONTAINER_METADATA_URI_V4": f"{base}/v4/{task.id}",
+            **network.ecs_environ(endpoint, task.id, role=bool(task.task_role)),
             "AWS_EXECUTION_ENV": f"AWS_ECS_{task.launch_type}",
             "AWS_REGION": task.region,
             "AWS_DEFAULT_REGION": task.region,
             # the two ways on which code in the machine reaches the cloud that it runs in
-            "AWS_ENDPOINT_URL": self._account.endpoint,
+            "AWS_ENDPOINT_URL": endpoint,
             "AWS_EC2_METADATA_DISABLED": "true",
         }
-        if task.task_role:
-            environ["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = f"{base}/credentials/{task.id}"
         return environ
 
     def _exited(self, task: Task, container: Container, code: int) -> None:
@@ -252,6 +252,7 @@ class Life:
         with self._account.lock:
             task.enter("STOPPED", "stoppedAt")
             if task.interface is not None:
+                self._account.network.detach(task.interface)
                 ec2.release_interface(self._network(task), task.interface)
             task.attachment_status = "DELETED"
             self._account.ledger.stop(task.id, task.times.get("stoppedAt", time.time()))

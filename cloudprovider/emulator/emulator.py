@@ -11,7 +11,9 @@ import subprocess
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
 
+from cloudprovider.emulator.network import NETWORKS
 from cloudprovider.emulator.profiles import PROFILES, check_figures, plain
 from cloudprovider.emulator.records import Call, EmulatedMachine, LedgerEntry
 
@@ -31,6 +33,7 @@ HIDDEN_PREFIXES = ("AWS_ENDPOINT_URL_", "AWS_CONTAINER_", "AWS_WEB_IDENTITY_")
 
 def environment(endpoint: str) -> dict[str, str]:
     """What a process needs in its environment to use the emulated AWS at this address."""
+    direct = ",".join(dict.fromkeys(("127.0.0.1", "localhost", str(urlsplit(endpoint).hostname))))
     return {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": "AKIAEMULATEDCLOUD000",
@@ -42,8 +45,8 @@ def environment(endpoint: str) -> dict[str, str]:
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "DASK_CLOUD__ADDRESS_URL": f"{endpoint}/_cloud/address",
         "DASK_CLOUD__REGISTRY_URL": f"{endpoint}/v2",
-        "NO_PROXY": "127.0.0.1,localhost",
-        "no_proxy": "127.0.0.1,localhost",
+        "NO_PROXY": direct,
+        "no_proxy": direct,
     }
 
 
@@ -88,6 +91,10 @@ class Emulator:
         Where it listens; 0 means any.
     images
         Further images, as keyword arguments of `add_image`.
+    network
+        Where machines are: `loopback` (addresses of this computer; nothing is enforced) or `namespaces` (each in
+        a network of its own behind its VPC's router, with security groups, routes and public addresses).
+        The second needs a network namespace of one's own: `unshare --user --map-root-user --net --mount`.
     figures
         Figures of the profile that are to be others, by the names of `cloudprovider.emulator.profiles.Profile`:
         as a mapping, as keyword arguments, or both.
@@ -95,7 +102,7 @@ class Emulator:
     Raises
     ------
     ValueError
-        When there is no such cloud, profile, engine or figure.
+        When there is no such cloud, profile, engine, network or figure.
     RuntimeError
         When it cannot start; the message carries what its process said.
 
@@ -119,10 +126,12 @@ class Emulator:
         engine: str = "process",
         port: int = 0,
         images: Sequence[Mapping[str, Any]] = (),
+        network: str = "loopback",
         figures: Mapping[str, Any] | None = None,
         **more: Any,
     ) -> None:
         _check("cloud", cloud, CLOUDS)
+        _check("network", network, NETWORKS)
         _check("profile", profile, tuple(PROFILES))
         changed = _figures(figures, more)
         _check("engine", engine, ("process", "podman", "none"))
@@ -131,6 +140,7 @@ class Emulator:
         self._arguments = [
             *(cloud, "--profile", profile, "--time-scale", str(time_scale), "--seed", str(seed)),
             *("--engine", engine, "--port", str(port), "--figures", json.dumps(changed), "--die-with-parent"),
+            *("--network", network),
         ]
         self._images = images
         self._process: subprocess.Popen[str] | None = None

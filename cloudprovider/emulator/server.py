@@ -82,20 +82,21 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """Listens on loopback, and passes each request to who answers it."""
+    """Answers on a socket that somebody has bound: passes each request to who answers it."""
 
     daemon_threads = True
-    request_queue_size = 512
 
-    def __init__(self, port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), Handler)
+    def __init__(self, listener: socket.socket) -> None:
+        super().__init__(listener.getsockname(), Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
         self.cloud: AWS | None = None
         self.control: Control | None = None
 
     @property
     def url(self) -> str:
         """Base address."""
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return "http://{}:{}".format(*self.server_address[:2])
 
     def respond(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes, caller: str
