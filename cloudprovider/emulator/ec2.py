@@ -8,8 +8,6 @@ from moto.ec2 import ec2_backends
 from moto.ec2.exceptions import DependencyViolationError
 from moto.ec2.models import EC2Backend
 
-from cloudprovider.emulator.ec2_images import enliven
-
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -28,7 +26,8 @@ class LiveEC2(EC2Backend):  # type: ignore[misc]
     def __init__(self, region_name: str, account_id: str) -> None:
         super().__init__(region_name, account_id)
         for image in self.amis.values():
-            enliven(image)
+            # "The value is Windows for Windows AMIs; otherwise blank": API_Image
+            image.platform = "Windows" if str(image.platform).lower() == "windows" else None
 
     def create_default_vpc(self) -> Any:
         """The VPC that every account has in every region: a public subnet in each zone."""

@@ -198,7 +198,7 @@ class Life:
 
     def _environ(self, task: Task, container: Container) -> dict[str, str]:
         endpoint, network = self._account.endpoint, self._account.network
-        environ = {
+        return {
             **container.environment(),
             **task.secrets[container.name],
             **network.ecs_environ(endpoint, task.id, role=bool(task.task_role)),
@@ -209,7 +209,6 @@ class Life:
             "AWS_ENDPOINT_URL": endpoint,
             "AWS_EC2_METADATA_DISABLED": "true",
         }
-        return environ
 
     def _exited(self, task: Task, container: Container, code: int) -> None:
         with self._account.lock:
