@@ -18,21 +18,34 @@ if TYPE_CHECKING:
 
 __all__ = ["HOLES", "holes", "names", "read", "render", "unfit"]
 
+BASE64 = r"([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
 #: What may be filled into each hole. Scalars only: nothing that could end a JSON string.
 HOLES = {
     "account": r"\d{12}|\*",
     "architecture": r"X86_64|ARM64",
+    "boot": BASE64,
+    "cloud": r"ec2|gce|azure",
+    "cluster": r"[a-z0-9-]{1,40}",
     "compatibility": r"FARGATE|EC2",
     "cpu": r"[1-9]\d{0,5}",
+    "devices": r"(--gpus all)?",
+    "disks": r"/dev/disk/by-id/[\w.*-]+",
     "ecs_cluster": r"[A-Za-z0-9_-]{1,255}|\*",
+    "environment": BASE64,
     "execution_role": r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]{1,512}",
+    "expires": r"[1-9]\d{0,11}",
     "family": r"[A-Za-z0-9_-]{1,255}",
     "image": r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,511}",
+    "lease": r"[1-9]\d{0,6}",
     "log_group": r"[\w./#-]{1,512}",
     "log_stream": r"[\w./#-]{1,128}",
+    "logging": r"--log-driver [a-z]+( --log-opt [a-z-]+=([\w./#-]|`cat /var/lib/cloud/data/instance-id`)+)*",
     "memory": r"[1-9]\d{0,6}",
+    "packed": BASE64,
     "partition": r"aws[a-z-]*",
+    "program": r"-m cloudruntime|/run/dask-cloud/runtime",
     "region": r"[a-z]{2,4}(-[a-z]+)+-\d{1,2}|\*",
+    "runtime": BASE64,
     "secret": r"[\w./:-]{1,1011}",
     "task_role": r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]{1,512}",
 }

@@ -17,13 +17,13 @@ from cloudruntime import child
 from cloudruntime.channel import Channel
 from cloudruntime.exits import Ended, Exit
 from cloudruntime.front import Front
-from cloudruntime.jupyter import Jupyter
 from cloudruntime.watchdog import Facts, SchedulerLife, WorkerLife
 
 if TYPE_CHECKING:
     import socket
 
     from cloudruntime.child import Child, Site
+    from cloudruntime.jupyter import Jupyter
 
 __all__ = ["Supervisor", "say", "supervise"]
 
@@ -167,6 +167,8 @@ class Supervisor:
         if "dashboard" in message:
             self.pages["dashboard"] = message["dashboard"]
         if self.site.boot.jupyter and self.site.keys is not None and self._jupyter is None:
+            from cloudruntime.jupyter import Jupyter
+
             self._jupyter = Jupyter(self.site, self.site.keys, self.pages, say)
             self._side.append(asyncio.ensure_future(self._jupyter.run(message["started"])))
 

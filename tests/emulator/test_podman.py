@@ -168,6 +168,7 @@ def computes(room, image, number: int, *argv, **environ) -> None:
         boot = Boot(cluster="podman", role=role, image=image, secret="env:DASK_CLOUD_SECRET", nthreads=1)
         more |= {"DASK_CLOUD_BOOT": boot.dumps(), "DASK_CLOUD_SECRET": keys.machine, **environ}
         more |= {"DASK_CLOUD_MACHINE": f"{role}-0", "DASK_CLOUD_ADDRESS": address}
+        more |= {PACKED: packed(boot)} if BOOTSTRAP in argv else {}
         return start(room, image, *argv, address=address, **more)
 
     leader = machine("scheduler", host)
@@ -184,7 +185,7 @@ def computes(room, image, number: int, *argv, **environ) -> None:
 
 def test_boot_brings_the_runtime(room, plain):
     """An image that has `distributed` but nothing of ours becomes scheduler and worker by what the boot brings."""
-    computes(room, plain, 1, "python", "-c", BOOTSTRAP, **{PACKED: packed()})
+    computes(room, plain, 1, "python", "-c", BOOTSTRAP)
 
 
 def test_official_image_carries_the_runtime(room, images):

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 from cloudruntime import jupyter
-from cloudruntime.boot import Leases
+from cloudruntime.boot import Boot, Leases
 from cloudruntime.exits import Exit
 from cloudruntime.identity import ECS
 from cloudruntime.packing import BOOTSTRAP, PACKED, packed
@@ -29,6 +29,7 @@ from cloudprovider.security import client_security
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8")
 
+SCHEDULER, WORKER = (Boot(cluster="test", role=role) for role in ("scheduler", "worker"))
 RUNTIME = Path(__file__).parents[2] / "runtime"
 #: What a task does that never gives back the interpreter lock.
 HOLD = "import ctypes; ctypes.PyDLL(None).sleep(60)"
@@ -429,7 +430,7 @@ class TestBadBoots:
             "scheduler",
             versions={"python": mine},
             command=(python, "-c", BOOTSTRAP),
-            environ={PACKED: packed(), "PYTHONPATH": ""},
+            environ={PACKED: packed(SCHEDULER), "PYTHONPATH": ""},
         )
 
         code, line = machine.ends()
@@ -490,7 +491,7 @@ class TestPacked:
 
     def test_it_is_small(self):
         """It fits into a task definition (64 KB) with room to spare."""
-        assert len(packed()) < 24_000
+        assert len(packed(SCHEDULER)) < 24_000
         assert len(BOOTSTRAP) < 1_000
 
     def test_it_starts_where_there_is_none(self, machines, connect):
@@ -500,9 +501,10 @@ class TestPacked:
         assert subprocess.run(
             [bare, "-c", "import cloudruntime"], env={"PYTHONPATH": site}, check=False
         ).returncode
-        environ = {PACKED: packed(), "PYTHONPATH": site}
+        environ = {PACKED: packed(SCHEDULER), "PYTHONPATH": site}
         command = (bare, "-c", BOOTSTRAP)
         scheduler = machines.start("scheduler", command=command, environ=environ)
+        environ[PACKED] = packed(WORKER)
         spawn = {"DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "spawn"}
         machines.start("worker", scheduler=scheduler, command=command, environ={**environ, **spawn})
 
@@ -514,7 +516,9 @@ class TestPacked:
         say = "import os,json;print(json.dumps([os.getpid(),'DASK_CLOUD_RUNTIME' in os.environ]))"
         program = BOOTSTRAP.replace('"-m","cloudruntime"', f'"-c",{say!r}')
         process = subprocess.Popen(
-            [sys.executable, "-c", program], env={**os.environ, PACKED: packed()}, stdout=subprocess.PIPE
+            [sys.executable, "-c", program],
+            env={**os.environ, PACKED: packed(SCHEDULER)},
+            stdout=subprocess.PIPE,
         )
         out, _ = process.communicate(timeout=20)
 
