@@ -14,7 +14,7 @@ from cloudprovider.providers import _aws_names as names
 from cloudprovider.providers import _aws_wire as wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from cloudruntime.boot import Boot
 
@@ -109,13 +109,13 @@ def _put(
     return bool(aws.call("ssm", "put_parameter", fine=["ParameterAlreadyExists"], **request))
 
 
-def pack(boots: Iterable[Boot]) -> str:
-    """The runtime for boots whose image does not carry it, packed once a process; else empty."""
-    if all(carries_runtime(boot.image) for boot in boots):
+def pack(boot: Boot) -> str:
+    """The runtime for a boot whose image does not carry it, packed once a process; else empty."""
+    if carries_runtime(boot.image):
         return ""
     from cloudruntime.packing import packed
 
-    return packed()
+    return packed(boot)
 
 
 def make_group(

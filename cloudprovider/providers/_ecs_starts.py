@@ -21,6 +21,6 @@ __all__ = ["register"]
 
 def register(aws: AWS, config: TaskConfig, identity: Identity, landing: land.Landing, boot: Boot) -> str:
     """Register the task definition of one role; its ARN."""
-    request = wire.task_definition_request(config, identity, boot, landing, aws.region, pack([boot]))
+    request = wire.task_definition_request(config, identity, boot, landing, aws.region, pack(boot))
     call = partial(aws.call, "ecs", "register_task_definition", **request)
     return str(patiently(call, fresh=landing.fresh)["taskDefinition"]["taskDefinitionArn"])

@@ -325,7 +325,7 @@ class ECSProvider(Provider):
             [
                 partial(land.find_or_make, self.aws, self.config),
                 partial(self._claim, secrets.client),
-                partial(starts.pack, made),
+                *(partial(starts.pack, boot) for boot in made),
                 *(partial(require_image, image) for image in images),
             ]
         )
