@@ -30,7 +30,7 @@ class Phase(enum.StrEnum):
     connected = enum.auto()
     network = enum.auto()
     refused = enum.auto()
-    interrupted = enum.auto()
+    notice = enum.auto()
     lost = enum.auto()
     drained = enum.auto()
     kept = enum.auto()

@@ -2,13 +2,16 @@
 
 It knows nothing of Dask, sockets or notebooks, so that it runs in the client as well as on the
 scheduler's machine. Whoever holds it says how many machines there should be (`ask`), which of them Dask
-sees (`reconcile`) and which may go (`release`). Synchronous; one pass at a time.
+sees, which have a notice that they will be taken (`reconcile`), and which may go (`release`). Synchronous;
+one pass at a time.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cloudprovider.errors import BootError, CloudError
@@ -16,13 +19,13 @@ from cloudprovider.events import Events, Phase
 from cloudprovider.provider import Machine, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from cloudruntime.boot import Boot
 
     from cloudprovider.provider import Provider
 
-__all__ = ["Fleet"]
+__all__ = ["Fleet", "Notice"]
 
 #: Seconds between looks while no more than this share of one look is on its way.
 LOOK_S, FEW = 2.0, 0.5
@@ -30,6 +33,24 @@ LOOK_S, FEW = 2.0, 0.5
 TRIES = 3
 #: Seconds of the first pause after a refusal, and of the longest.
 PAUSE_S, LONGEST_PAUSE_S = 5.0, 300.0
+#: Seconds in which a machine with a notice ends by itself once Dask no longer sees it.
+PART_S = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notice:
+    """What a machine says that will be taken, or that the cloud says had better go.
+
+    Parameters
+    ----------
+    reason
+        In the cloud's own words, or the signal that the machine got.
+    within_s
+        Seconds that it had left to empty itself when it said so.
+    """
+
+    reason: str
+    within_s: float
 
 
 class Fleet:
@@ -66,6 +87,8 @@ class Fleet:
         self.machines: dict[str, Machine] = {}
         #: Machines that are gone, by id: the bill and the logs want them.
         self.ended: dict[str, Machine] = {}
+        #: Of the live machines, those that have a notice: replaced already, and counted no more.
+        self.leaving: dict[str, Notice] = {}
         #: Why the fleet has stopped ordering; None while it orders.
         self.failure: BootError | None = None
         self._seen: set[str] = set()
@@ -76,6 +99,7 @@ class Fleet:
         self._not_before = 0.0
         self._next_look = 0.0
         self._looked: dict[str, float] = {}
+        self._parted: dict[str, float] = {}
         self._start_timeout_s = start_timeout_s
         self._clock = clock
         self._stopping = threading.Event()
@@ -96,7 +120,7 @@ class Fleet:
         for machine in machines:
             self.machines[machine.id] = machine
             self._ordered[machine.id] = self._clock()
-        self.target = len(self.machines)
+        self.target = len(self.staying)
 
     def stop(self) -> None:
         """Order nothing from now on, not even in a pass that is under way."""
@@ -108,29 +132,39 @@ class Fleet:
             return
 
     @property
+    def staying(self) -> dict[str, Machine]:
+        """Live machines that have no notice."""
+        return {id: machine for id, machine in self.machines.items() if id not in self.leaving}
+
+    @property
     def missing(self) -> int:
         """Machines still to order; negative when there are too many."""
-        return self.target - len(self.machines)
+        return self.target - len(self.machines) + len(self.leaving)
 
     @property
     def waiting(self) -> bool:
-        """Whether machines are ordered or wanted that Dask has not seen."""
+        """Whether machines are ordered or wanted that Dask has not seen, or some are about to go."""
         return bool(self.missing > 0 or self._unseen())
 
     def not_arrived(self) -> list[str]:
-        """Machines Dask has never seen, youngest first: their loss costs least."""
-        unseen = [id for id in self.machines if id not in self._seen]
+        """Machines that stay and that Dask has never seen, youngest first: their loss costs least."""
+        unseen = [id for id in self.staying if id not in self._seen]
         return sorted(unseen, key=lambda id: -self._ordered.get(id, 0.0))
 
     # -- one pass ------------------------------------------------------------------------------------
 
-    def reconcile(self, arrived: Collection[str]) -> CloudError | None:
+    def reconcile(
+        self, arrived: Collection[str], leaving: Mapping[str, Notice] | None = None
+    ) -> CloudError | None:
         """Look, forget what is gone, order what is missing.
 
         Parameters
         ----------
         arrived
             Machines that Dask sees at this moment.
+        leaving
+            Machines that have a notice. It cannot be taken back: they are replaced in this pass, and end
+            whether the cloud takes them or not.
 
         Returns
         -------
@@ -139,6 +173,7 @@ class Fleet:
         """
         with self._pass:
             self._note(set(arrived))
+            self._heed(leaving or {}, set(arrived))
             self._look()
             return self._order()
 
@@ -163,8 +198,32 @@ class Fleet:
             self._failed_boots = self._refusals = 0
             self.failure = None
 
+    def _heed(self, leaving: Mapping[str, Notice], arrived: set[str]) -> None:
+        """Take in who has a notice, and end those that Dask let go of and that do not end by themselves."""
+        for id in leaving.keys() & self.machines.keys() - self.leaving.keys():
+            machine, notice = self.machines[id], leaving[id]
+            self.leaving[id] = notice
+            self.events.emit(
+                Phase.notice,
+                f"{machine.role.capitalize()} {id} ({machine.market}) has a notice, {notice.reason}: "
+                f"it has {notice.within_s:.0f} s to empty itself.",
+                machine=id,
+                seconds=notice.within_s,
+                reason=notice.reason,
+                market=machine.market,
+                zone=machine.zone,
+            )
+        now = self._clock()
+        self._parted = {id: self._parted.get(id, now) for id in self.leaving.keys() - arrived}
+        overdue = [id for id, since in self._parted.items() if now - since > PART_S]
+        if overdue:
+            self.provider.delete(overdue)
+        for id in overdue:
+            self._lose(_replace(self.machines[id], State.gone, self.provider.now(), self.leaving[id].reason))
+
     def _unseen(self) -> list[str]:
-        return [id for id in self.machines if id not in self._seen or id in self._missed]
+        seen = self._seen - self._missed - self.leaving.keys()
+        return [id for id in self.machines if id not in seen]
 
     def _look(self) -> None:
         """Describe machines that Dask does not see, a batch a look, longest not looked at first."""
@@ -191,10 +250,18 @@ class Fleet:
     def _lose(self, machine: Machine) -> None:
         """Record that a machine is gone; one that Dask never saw counts as a failed boot."""
         del self.machines[machine.id]
-        had_arrived = machine.id in self._seen
+        had_arrived, noticed = machine.id in self._seen, machine.id in self.leaving
         self._end(machine, machine.reason)
         why = machine.reason or "no reason given"
-        if had_arrived:
+        if noticed:
+            self.events.emit(
+                Phase.released,
+                f"{machine.role.capitalize()} {machine.id} left after its notice: {why}.",
+                machine=machine.id,
+                ids=[machine.id],
+                reason=why,
+            )
+        elif had_arrived:
             self.events.emit(
                 Phase.lost, f"Lost {machine.role} {machine.id}: {why}.", machine=machine.id, reason=why
             )
@@ -238,6 +305,7 @@ class Fleet:
         self.ended[machine.id] = _replace(machine, State.gone, ended, machine.reason or reason)
         self._seen.discard(machine.id)
         self._missed.discard(machine.id)
+        self.leaving.pop(machine.id, None)
         self._ordered.pop(machine.id, None)
         self._looked.pop(machine.id, None)
 
@@ -273,14 +341,17 @@ class Fleet:
         return None
 
     def _ordered_event(self, machines: Collection[Machine]) -> None:
-        markets = sorted({machine.market for machine in machines})
+        counts = Counter(machine.market for machine in machines)
+        markets = ", ".join(f"{count} {market}" for market, count in counts.most_common())
         self.events.emit(
             Phase.ordered,
-            f"Ordered {_machines(len(machines))} ({', '.join(markets)}).",
+            f"Ordered {_machines(len(machines))} ({markets}).",
             count=len(machines),
             total=self.target,
             role="worker",
             ids=[machine.id for machine in machines],
+            markets={machine.id: machine.market for machine in machines},
+            zones={machine.id: machine.zone for machine in machines},
         )
 
     def _refused(self, error: CloudError, got: int, count: int) -> CloudError:

@@ -31,7 +31,7 @@ _live = threading.Lock()
 TICK = 0.2
 LOGGED = frozenset(
     {Phase.access, Phase.landing, Phase.secrets, Phase.ordered, Phase.placed, Phase.refused, Phase.lost}
-    | {Phase.interrupted, Phase.connected}
+    | {Phase.notice, Phase.connected}
 )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from cloudruntime.boot import Boot
 from doubles import MemoryProvider
@@ -10,8 +12,10 @@ from hypothesis import strategies as st
 
 from cloudprovider.errors import BootError, CapacityError
 from cloudprovider.events import Events, Phase
-from cloudprovider.fleet import LONGEST_PAUSE_S, Fleet
+from cloudprovider.fleet import LONGEST_PAUSE_S, PART_S, Fleet, Notice
 from cloudprovider.provider import State
+
+NOTICE = Notice(reason="spot interruption", within_s=90)
 
 
 class Clock:
@@ -44,9 +48,9 @@ def make(provider, clock):
     return Fleet(provider, lambda: boot, Events(), start_timeout_s=100, clock=clock)
 
 
-def step(fleet, clock, arrived=(), seconds=3.0):
+def step(fleet, clock, arrived=(), seconds=3.0, leaving=()):
     clock.now += seconds
-    return fleet.reconcile(arrived)
+    return fleet.reconcile(arrived, dict.fromkeys(leaving, NOTICE))
 
 
 def test_orders_in_waves(fleet, provider, clock):
@@ -231,11 +235,149 @@ def test_release_ends_only_its_own(fleet, provider, clock):
     assert State.gone is provider.machines[first].state
 
 
+def noticed(fleet, clock, count=3):
+    """A fleet of machines that are here, one of which has a notice."""
+    fleet.ask(count)
+    step(fleet, clock)
+    arrived = set(fleet.machines)
+    step(fleet, clock, arrived)
+    leaver = min(arrived)
+    step(fleet, clock, arrived, leaving=[leaver], seconds=0.1)
+    return leaver, arrived
+
+
+def test_replacement_is_ordered_at_the_notice(fleet, provider, clock):
+    """A machine with a notice is replaced in the same pass, while it still runs, and an event says so."""
+    leaver, arrived = noticed(fleet, clock)
+
+    assert 4 == len(fleet.machines)
+    assert arrived - {leaver} < fleet.staying.keys()
+    assert 3 == len(fleet.staying)
+    assert 0 == fleet.missing
+    [notice] = fleet.events.of(Phase.notice)
+    assert (leaver, 90, "on-demand", "spot interruption") == (
+        notice.machine,
+        *(notice.facts[key] for key in ("seconds", "market", "reason")),
+    )
+    assert "has a notice, spot interruption" in notice.message
+
+
+def test_death_after_a_notice_orders_nothing_more(fleet, provider, clock):
+    """The machine that was announced to go is described until it is gone; its place is filled already."""
+    leaver, _ = noticed(fleet, clock)
+    provider.end(leaver, "Spot interruption")
+    step(fleet, clock, set(fleet.machines), leaving=[leaver])
+
+    assert leaver in fleet.ended
+    assert {} == fleet.leaving
+    assert 3 == len(fleet.machines)
+    assert 4 == len(provider.machines)
+    assert [] == fleet.events.of(Phase.lost)
+    [left] = fleet.events.of(Phase.released)
+    assert (leaver, "Spot interruption") == (left.machine, left.facts["reason"])
+
+
+def test_machine_that_does_not_die_after_its_notice_is_ended_once(fleet, provider, clock):
+    """What the cloud does not take ends all the same, once, a while after Dask let go of it."""
+    leaver, _ = noticed(fleet, clock)
+    here = set(fleet.machines) - {leaver}
+    step(fleet, clock, here, leaving=[leaver], seconds=PART_S / 2)
+    step(fleet, clock, here, leaving=[leaver], seconds=PART_S / 2)
+    assert 0 == provider.calls["delete"]
+    for _ in range(10):
+        step(fleet, clock, here, leaving=[leaver], seconds=PART_S)
+
+    assert 1 == provider.calls["delete"]
+    assert State.gone is provider.machines[leaver].state
+    assert 4 == len(provider.machines)
+    assert "spot interruption" == fleet.ended[leaver].reason
+
+
+def test_machine_that_empties_itself_is_not_ended(fleet, provider, clock):
+    """As long as Dask sees a machine with a notice, only the cloud ends it."""
+    leaver, _ = noticed(fleet, clock)
+    for _ in range(10):
+        step(fleet, clock, fleet.machines, leaving=[leaver], seconds=PART_S)
+
+    assert leaver in fleet.machines
+    assert 0 == provider.calls["delete"]
+
+
+def test_notice_before_arrival_is_no_failed_boot(fleet, provider, clock):
+    """Machines that are taken before Dask saw them do not count as boots that failed."""
+    fleet.ask(1)
+    for _ in range(5):
+        step(fleet, clock)
+        [id] = fleet.staying
+        step(fleet, clock, leaving=[id])
+        provider.end(id, "Spot interruption")
+
+    assert None is fleet.failure
+    assert [] == fleet.events.of(Phase.lost)
+
+
+def test_smaller_wish_is_met_by_those_that_go_anyway(fleet, provider, clock):
+    """A machine with a notice is the first that a smaller target does without: nobody else is asked to go."""
+    fleet.ask(3)
+    step(fleet, clock)
+    fleet.ask(2)
+    assert -1 == fleet.missing
+    step(fleet, clock, fleet.machines, leaving=[min(fleet.machines)])
+
+    assert 0 == fleet.missing
+    assert 3 == len(provider.machines)
+
+
+def test_notice_of_a_stranger_is_nothing(fleet, provider, clock):
+    """A notice of a machine that is not this fleet's changes nothing."""
+    fleet.ask(1)
+    step(fleet, clock)
+    step(fleet, clock, leaving=["stranger"])
+
+    assert [] == fleet.events.of(Phase.notice)
+    assert 1 == len(provider.machines)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(1, 8),
+    st.lists(
+        st.tuples(st.sampled_from(["notice", "die", "lose", "nothing"]), st.integers(0, 7)), max_size=30
+    ),
+)
+def test_each_machine_is_replaced_once(target, actions):
+    """Whoever gets a notice, dies after one or without one: never too many, and one new machine for each."""
+    provider, clock = MemoryProvider(), Clock()
+    fleet = make(provider, clock)
+    fleet.ask(target)
+    leaving: set[str] = set()
+    gone: set[str] = set()
+    for action, n in [("nothing", 0), *actions]:
+        stay, leave = sorted(fleet.staying), sorted(fleet.leaving)
+        if action == "notice" and stay:
+            leaving.add(stay[n % len(stay)])
+        elif action == "die" and leave:
+            provider.end(leave[n % len(leave)], "taken")
+        elif action == "lose" and stay:
+            gone.add(stay[n % len(stay)])
+            provider.end(stay[n % len(stay)], "lost")
+        step(fleet, clock, {m.id for m in provider.list()} & fleet.machines.keys(), leaving=leaving)
+        assert len(provider.list()) <= target + len(fleet.leaving)
+        assert target >= len(fleet.staying)
+    for _ in range(5):
+        step(fleet, clock, {m.id for m in provider.list()}, leaving=leaving, seconds=LONGEST_PAUSE_S)
+
+    assert target == len(fleet.staying)
+    assert target + len(leaving | gone) == len(provider.machines)
+    assert 1 == max(Counter(e.machine for e in fleet.events.of(Phase.notice)).values(), default=1)
+
+
 ACTIONS = st.one_of(
     st.tuples(st.just("ask"), st.integers(0, 30)),
     st.tuples(st.just("room"), st.integers(0, 30)),
     st.tuples(st.just("arrive"), st.integers(0, 30)),
     st.tuples(st.just("end"), st.integers(0, 30)),
+    st.tuples(st.just("notice"), st.integers(0, 30)),
     st.tuples(st.just("wait"), st.integers(1, 400)),
 )
 
@@ -243,16 +385,17 @@ ACTIONS = st.one_of(
 @settings(max_examples=150, deadline=None)
 @given(st.lists(ACTIONS, max_size=40))
 def test_never_more_than_asked_and_settles(actions):
-    """Whatever happens, live machines never exceed the highest wish, and the target is reached at the end."""
+    """Live machines never exceed the highest wish and those with a notice; in the end the target is reached."""
     provider, clock = MemoryProvider(), Clock()
     fleet = make(provider, clock)
     arrived: set[str] = set()
+    leaving: set[str] = set()
     highest = 0
     for action, n in actions:
         if action == "ask":
             fleet.ask(n)
             if fleet.missing < 0:
-                fleet.release(sorted(fleet.machines)[: -fleet.missing])
+                fleet.release(sorted(fleet.staying)[: -fleet.missing])
             highest = max(highest, n)
         elif action == "room":
             provider.room = n
@@ -262,9 +405,13 @@ def test_never_more_than_asked_and_settles(actions):
             for id in sorted(fleet.machines)[:n]:
                 provider.end(id, "chaos")
                 arrived.discard(id)
-        step(fleet, clock, arrived & set(fleet.machines), seconds=n if action == "wait" else 1)
-        assert len(provider.list()) <= highest
+        elif action == "notice":
+            leaving |= set(sorted(fleet.staying)[:n])
+        seconds = n if action == "wait" else 1
+        step(fleet, clock, arrived & set(fleet.machines), seconds=seconds, leaving=leaving)
+        assert len(provider.list()) <= highest + len(fleet.leaving)
     provider.room = 100
     for _ in range(60):
         step(fleet, clock, {m.id for m in provider.list()}, seconds=LONGEST_PAUSE_S)
-    assert fleet.target == len(fleet.machines) == len(provider.list())
+    assert fleet.target == len(fleet.staying)
+    assert len(fleet.machines) == len(provider.list())
