@@ -8,7 +8,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cloudprovider.emulator import ecs_checks, ecs_volumes
+from cloudprovider.emulator import ecs_checks, ecs_settings, ecs_volumes
 from cloudprovider.emulator.account import ACCOUNT
 from cloudprovider.emulator.ecs_checks import client_error, invalid
 from cloudprovider.emulator.ecs_instances import Instances, cluster_instances, is_managed
@@ -59,6 +59,7 @@ class ECS:
             "StartTask": self.start_task,
             "ListTaskDefinitionFamilies": self.list_task_definition_families,
             "ListTaskDefinitions": self.list_task_definitions,
+            "ListAccountSettings": self.list_account_settings,
         }.get(operation)
         return own or self.instances.handler(operation)
 
@@ -181,6 +182,10 @@ class ECS:
         """ListTaskDefinitionFamilies: a hundred a page."""
         parameters = request.parameters or {}
         return page("families", self._backend(request).families(parameters), parameters)
+
+    def list_account_settings(self, request: Request) -> Document:
+        """ListAccountSettings: what was set, or what is in effect."""
+        return ecs_settings.settings(self._backend(request).account_settings, request.parameters or {})
 
     # -- how -------------------------------------------------------------------------------------------
 

@@ -587,3 +587,18 @@ def test_what_is_not_there_says_so(account):
     """An operation that the emulated AWS does not have is answered as such, not as a failure of AWS."""
     with pytest.raises(ClientError, match="The emulated AWS has no ecs:ExecuteCommand"):
         account.ecs.execute_command(cluster="dask", task="a", command="sh", interactive=True)
+
+
+def test_account_settings_have_defaults(account):
+    """What nobody has set has AWS's default among the effective settings, and is not listed otherwise."""
+
+    def said(**request):
+        settings = account.ecs.list_account_settings(**request)["settings"]
+        return {setting["name"]: setting["value"] for setting in settings}
+
+    assert {} == said()
+    assert {"taskLongArnFormat": "enabled"} == said(name="taskLongArnFormat", effectiveSettings=True)
+    account.ecs.put_account_setting(name="containerInsights", value="enabled")
+    assert {"containerInsights": "enabled"} == said()
+    assert "enabled" == said(effectiveSettings=True)["containerInsights"]
+    assert {} == said(name="containerInsights", value="disabled", effectiveSettings=True)
