@@ -363,11 +363,12 @@ def _python_variables(environ: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass
 class Machine:
-    """A machine's first process, the room's line to it, and its own folder."""
+    """A machine's first process, the room's line to it, its own folder, and whether it is as in a container."""
 
     pid: int
     line: socket.socket
     folder: Path
+    contained: bool
     kill_at: float | None = None
 
 
@@ -454,7 +455,7 @@ class ForkServer:
             shutil.rmtree(folder, ignore_errors=True)
             number = int(failure)
             raise OSError(number, os.strerror(number), order["argv"][0])
-        return Machine(pid, line, folder)
+        return Machine(pid, line, folder, contained=not order["folder"])
 
     def _forget(self, line: socket.socket) -> None:
         """In the child: close what only the parent uses, so that no object here owns a number used again."""
@@ -496,7 +497,7 @@ class ForkServer:
             os.kill(machine.pid, signal.SIGKILL)
             machine.kill_at = None
         elif words[0] == "stop":
-            if _catches(machine.pid, signal.SIGTERM):
+            if not machine.contained or _catches(machine.pid, signal.SIGTERM):
                 os.kill(machine.pid, signal.SIGTERM)
             machine.kill_at = time.monotonic() + float(words[1])
         if not words:

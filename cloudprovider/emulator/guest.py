@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
+
+from cloudprovider.emulator.guest_commands import NAMES
+from cloudprovider.emulator.guest_disk import Disk
+from cloudprovider.emulator.guest_system import System
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from cloudprovider.emulator.room import Room
 
@@ -53,7 +60,9 @@ def nothing_against(*_: object) -> str:
 class Guest:
     """One virtual machine's inside.
 
-    All methods return at once; what they begin happens in the machine's own threads.
+    `boot` and `stop` return at once; what they begin happens in the machine's own threads, as does the end of
+    what it runs. `kill` and `discard` return when nothing runs any more; `console`, `logs` and `halted` are called
+    in threads of the machine or the room, and may not block.
 
     Parameters
     ----------
@@ -107,39 +116,75 @@ class Guest:
         open_log: Callable[[str, str, bool], str] = nothing_against,
         reach: Callable[[str], str] = nothing_against,
     ) -> None:
-        self._room = room
-        self._id = id
-        self._address = address
-        self._kind = kind
-        self._user_data = user_data
-        self._environ = dict(environ)
-        self._console = console
-        self._logs = logs
+        self._disk = Disk(room.folder / f"disk-{id}", NAMES)
         self._halted = halted
-        self._scale = scale
-        self._boot_s = boot_s
-        self._pull_s = pull_s
-        self._open_log = open_log
-        self._reach = reach
+        self._lock = threading.Lock()
+        self._system: System | None = None
+        pulled: set[str] = set()
+        self._power_on = partial(
+            System,
+            room,
+            self._disk,
+            id=id,
+            address=address,
+            kind=kind,
+            user_data=user_data,
+            environ=dict(environ),
+            console=console,
+            logs=logs,
+            over=self._off,
+            scale=scale,
+            boot_s=boot_s,
+            pull_s=pull_s,
+            open_log=open_log,
+            reach=reach,
+            pulled=pulled,
+        )
 
     @property
     def pids(self) -> list[int]:
         """The first processes of all that runs in it."""
-        return []
+        return self._system.shell.pids if self._system else []
 
     @property
     def ecs_cluster(self) -> str:
-        """The ECS cluster that its agent has joined; empty when none runs."""
-        return ""
+        """The ECS cluster that its agent has joined; empty when none has."""
+        return self._system.ecs_cluster if self._system else ""
+
+    def path(self, name: str) -> Path:
+        """Where a file of the machine is on this computer."""
+        return self._disk.path(name)
 
     def boot(self) -> None:
         """Switch it on; again after a halt, with its disk as it was."""
+        with self._lock:
+            if self._system is None:
+                self._system = self._power_on()
+                self._system.boot()
 
     def stop(self, timeout_s: float) -> None:
         """Press the power button: services are stopped in order; what lives after `timeout_s` is killed."""
+        if system := self._system:
+            system.press(timeout_s)
 
     def kill(self) -> None:
-        """Cut the power; nothing runs afterwards, and `halted` is not called."""
+        """Cut the power: nothing runs when it returns, and `halted` is not called."""
+        with self._lock:
+            system, self._system = self._system, None
+        if system:
+            system.kill()
 
     def discard(self) -> None:
-        """Cut the power and delete the disk."""
+        """Cut the power, and delete the disk."""
+        self.kill()
+        self._disk.delete()
+
+    def _off(self, again: bool) -> None:  # noqa: FBT001
+        with self._lock:
+            if self._system is None:
+                return  # the power was cut meanwhile
+            self._system = None
+        if again:
+            self.boot()
+        else:
+            self._halted()
