@@ -87,11 +87,14 @@ def types(repository: str) -> dict[str, dict[str, list[float]]]:
         architecture = next((name for name in ARCHITECTURES if name in kind["cpu"]["architectures"]), None)
         if not properties["currentGeneration"] or properties["bareMetal"] or not architecture:
             continue
+        if properties["hypervisor"] != "nitro":  # half as fast for the same price
+            continue
         if re.fullmatch(SPECIAL, kind["family"]) or (gpu and gpu["manufacturer"] != "NVIDIA"):
             continue
         if gpu and not gpu["count"]:
             continue  # a part of a GPU
-        size = [kind["cpu"]["vcpus"], round(kind["memory"]["sizeInMiB"] / 1024, 2)]
+        gib = kind["memory"]["sizeInMiB"] / 1024
+        size = [kind["cpu"]["vcpus"], int(gib) if gib == int(gib) else gib]
         found[architecture][kind["name"]] = [*size, gpu["count"]] if gpu else size
     return found
 
