@@ -55,7 +55,7 @@ RENEW_S = 20.0
 #: Seconds that a start waits for workers after the scheduler has answered.
 WELCOME_S = 5.0
 #: Seconds between two looks for the scheduler's address, at the most.
-LONGEST_LOOK_S = 2.0
+LONGEST_LOOK_S = 1.0
 #: Seconds of one try to reach a scheduler again.
 AGAIN_S = 10.0
 #: Seconds the scheduler may take to end every machine when asked over its own connection.
