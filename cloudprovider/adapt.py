@@ -175,7 +175,7 @@ class CloudAdaptive(Adaptive):  # type: ignore[misc]  # distributed is untyped
                 self._tracks[id].kept_until = time.monotonic() + KEPT_S
         elif decision.target != fleet.target:
             # Not `scale`: a new wish of the user's ends the fleet's pause after a refusal, ours does not.
-            self._note(decision, "up" if decision.target > len(fleet.machines) else "same")
+            self._note(decision, "up" if decision.target > len(fleet.staying) else "same")
             fleet.target = decision.target
             self.cluster._waker.set()
 
@@ -200,7 +200,7 @@ class CloudAdaptive(Adaptive):  # type: ignore[misc]  # distributed is untyped
     async def _situation(self) -> Situation:
         status = await self.scheduler.cloud_status()
         said = status.get("work") or await self._guess()
-        machines = dict(self.cluster.fleet.machines)
+        machines = self.cluster.fleet.staying  # who has a notice is replaced, and does no more
         workers = self._by_machine(said["workers"], machines)
         now = time.monotonic()
         self._track(machines, workers, now)

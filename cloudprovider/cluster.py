@@ -8,8 +8,6 @@ import dataclasses
 import inspect
 import logging
 import math
-import operator
-import pickle
 import warnings
 import weakref
 from contextlib import suppress
@@ -26,22 +24,20 @@ from cloudprovider.errors import (
     BootError,
     CloudError,
     CloudWarning,
-    ConfigError,
     CredentialsError,
-    QuotaError,
 )
 from cloudprovider.estate import Estate
 from cloudprovider.events import Event, Events, Phase
+from cloudprovider.notices import Notices
 from cloudprovider.progress import say, shown
 from cloudprovider.provider import Machine, Provider, State
+from cloudprovider.scaling import ScalingCluster
 from cloudprovider.timeline import Timeline, timeline
-from cloudprovider.watching import WatchingCluster
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Generator
+    from collections.abc import Awaitable, Callable, Generator
 
     from cloudprovider.bill import Bill
-    from cloudprovider.fleet import Fleet
     from cloudprovider.provider import Identity
 
 __all__ = ["CloudCluster"]
@@ -62,7 +58,7 @@ AGAIN_S = 10.0
 GOODBYE_S = 10.0
 
 
-class CloudCluster(WatchingCluster):
+class CloudCluster(ScalingCluster):
     """A Dask cluster on any provider; each cloud's class sets `config_class` and `provider_class`.
 
     Parameters
@@ -111,8 +107,9 @@ class CloudCluster(WatchingCluster):
         self._wake: asyncio.Event | None = None
         self._pages: Any = None
         self._arrivals: frozenset[str] = frozenset()
+        self.notices = Notices(self.events)
         self._tunnel: Any = None
-        self._renewed = 0.0
+        self._renewed = -math.inf
         self._ended: CloudError | None = None
         self._complaint = ""
         super().__init__(asynchronous=asynchronous, loop=loop, name=self.estate.identity.name, quiet=True)
@@ -240,13 +237,6 @@ class CloudCluster(WatchingCluster):
                     self._waker.clear()
                     await self._waker.wait()
 
-    async def _call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call the provider in a thread; closing waits for the calls that are under way."""
-        call = asyncio.ensure_future(asyncio.to_thread(function, *args))
-        self._calls.add(call)
-        call.add_done_callback(self._calls.discard)
-        return await asyncio.shield(call)
-
     async def _wait_for_address(self, deadline: float, there: Callable[[], bool]) -> None:
         """Wait until the scheduler's machine has an address, looking ever less often."""
         loop = asyncio.get_running_loop()
@@ -355,7 +345,8 @@ class CloudCluster(WatchingCluster):
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._waker.wait(), BUSY_S if fleet.waiting else QUIET_S)
             self._waker.clear()
-            if not self.sees:  # who does not see Dask decides nothing
+            if not self.sees:  # who does not see Dask decides nothing, and asks anew when it does
+                self._renewed = -math.inf
                 continue
             try:
                 await self._reconcile()
@@ -371,17 +362,6 @@ class CloudCluster(WatchingCluster):
         except CloudError as error:
             logger.error("%s", error)  # noqa: TRY400  (a sentence for people)
 
-    async def _reconcile(self) -> CloudError | None:
-        """One pass of the fleet; returns why it got fewer machines than are missing."""
-        if self._ended or self.status in (Status.closing, Status.closed):
-            return self._ended
-        async with self._lock:
-            gone = set(self.fleet.ended)
-            refusal: CloudError | None = await self._call(self.estate.reconcile, self._arrived())
-            lost = set(self.fleet.ended) - gone
-            await self._forget(lost)
-            return refusal
-
     def _complain(self, error: Exception | None) -> None:
         """Say what a pass met, once while it stays the same."""
         said, self._complaint = self._complaint, str(error or "")
@@ -391,188 +371,12 @@ class CloudCluster(WatchingCluster):
         if isinstance(error, AccessError):
             self.events.emit(Phase.network, str(error))
 
-    async def _forget(self, lost: Collection[str]) -> None:
-        """Tell the scheduler at once which workers the cloud says are gone."""
-        for machine in self._arrived().intersection(lost):
-            with suppress(OSError):
-                await self.scheduler_comm.cloud_forget(name=machine)
-
     async def _renew(self) -> None:
         now = asyncio.get_running_loop().time()
         if self.scheduler_comm is not None and now - self._renewed > RENEW_S:
             self._renewed = now
-            await self.scheduler_comm.cloud_renew()
-
-    def _update_worker_status(self, op: str, msg: Any) -> None:
-        super()._update_worker_status(op, msg)
-        self._note_arrivals()
-        if self._wake is not None:
-            self._wake.set()
-
-    def _note_arrivals(self) -> None:
-        arrived = self._arrived()
-        known, self._arrivals = self._arrivals, frozenset(arrived)
-        wanted = self.fleet.target
-        for count, machine in enumerate(sorted(arrived - known), len(arrived & known) + 1):
-            message = f"{count} of {wanted} machines are here."
-            self.events.emit(Phase.arrived, message, machine=machine, count=count, total=wanted)
-
-    def _arrived(self) -> set[str]:
-        return {self._machine_of(name) for name in self.observed}
-
-    def _machine_of(self, worker: str) -> str:
-        """The machine of a Dask worker: its name, or what is before its last `-<k>`."""
-        name = str(worker)
-        return name if name in self.fleet.machines else name.rpartition("-")[0] or name
-
-    # -- scaling: what Adaptive, the widget and the user call ----------------------------------------------
-
-    def scale(self, n: int) -> Awaitable[None] | None:
-        """Order or return machines until there are `n` workers.
-
-        Parameters
-        ----------
-        n
-            Dask workers. With several a machine, machines are ordered and returned whole.
-
-        Raises
-        ------
-        CloudError
-            When the cloud refuses some or all of the order; what it did start is kept. Called
-            synchronously, this returns when the cloud has accepted or refused. An order that is above the
-            account's quota is told by a `CloudWarning` before, and refused when not one machine would fit.
-        """
-        if not isinstance(n, int) or n < 0:
-            raise ConfigError(f"scale({n!r}): the number of workers must be a whole number, 0 or more.")
-        if self.status in (Status.closing, Status.closed):
-            raise CloudError(f"{self._where} is {self.status.name} and cannot scale.")
-        scaled: Awaitable[None] | None = self.sync(self._scale, n)
-        return asyncio.ensure_future(scaled) if inspect.iscoroutine(scaled) else scaled
-
-    async def _scale(self, n: int) -> None:
-        if self._ended:
-            raise self._ended
-        fleet, wanted = self.fleet, self.estate.machines_for(n)
-        if wanted > len(fleet.machines):
-            await self._call(self.estate.check_quota, wanted)
-        fleet.ask(wanted)
-        if (surplus := -fleet.missing) > 0:
-            await self._release(await self._least_useful(surplus))
-        elif refusal := await self._reconcile():
-            raise refusal
-
-    def adapt(self, Adaptive: Any = None, **options: Any) -> Any:  # noqa: N803  (distributed's own name)
-        """Scale by the work there is, and by what machines cost here.
-
-        Parameters
-        ----------
-        Adaptive
-            A class of your own in place of `cloudprovider.adapt.CloudAdaptive`.
-        **options
-            Of that class: `minimum`, `maximum`, `interval`, `wait_count`, `target_duration`, `keep_paid`.
-
-        Raises
-        ------
-        ConfigError
-            For a wrong option, before anything scales.
-        QuotaError
-            When the account's quota has no room for a single machine. A maximum above it is a `CloudWarning`.
-        """
-        from cloudprovider.adapt import CloudAdaptive
-
-        chosen = Adaptive or CloudAdaptive
-        # Dask keeps options from call to call; another class has others, and wrong ones are not kept.
-        before = dict(self._adaptive_options) if isinstance(self._adaptive, chosen) else {}
-        self._adaptive_options: dict[str, Any] = dict(before)
-        try:
-            adaptive = super().adapt(Adaptive=chosen, **options)
-        except ConfigError:
-            self._adaptive_options = before
-            raise
-        if isinstance(adaptive, CloudAdaptive) and not self.asynchronous:
-            try:
-                self.sync(adaptive.check_quota)  # else its first turn does
-            except QuotaError:
-                adaptive.stop()
-                raise
-        return adaptive
-
-    async def scale_down(self, workers: Collection[str]) -> None:
-        """Return the machines of these workers, drained first; names that are not ours are left alone.
-
-        Parameters
-        ----------
-        workers
-            Names of Dask workers.
-        """
-        machines = {self._machine_of(name) for name in workers} & set(self.fleet.machines)
-        fleet = self.fleet
-        fleet.ask(max(0, min(fleet.target, len(fleet.machines)) - len(machines)))
-        await self._release(machines)
-
-    async def _least_useful(self, count: int) -> list[str]:
-        """Machines that have not arrived first, then those Dask calls idle and that hold the least."""
-        victims = self.fleet.not_arrived()[:count]
-        if len(victims) < count:
-            per_machine = self.estate.workers_per_machine
-            # Several workers a machine close together: they share its address.
-            key = pickle.dumps(operator.attrgetter("host")) if per_machine > 1 else None
-            names = await self.scheduler_comm.workers_to_close(
-                n=(count - len(victims)) * per_machine, key=key, attribute="name"
-            )
-            chosen = dict.fromkeys(self._machine_of(name) for name in names)
-            victims += [m for m in chosen if m in self.fleet.machines][: count - len(victims)]
-        rest = [m for m in self.fleet.machines if m not in victims]
-        return (victims + rest)[:count]
-
-    async def _release(self, machines: Collection[str]) -> None:
-        """Drain, then delete; a machine whose data has nowhere to go is kept."""
-        async with self._lock:
-            safe = await self._drain(set(machines))
-            await self._call(self.fleet.release, safe)
-        if kept := set(machines) & set(self.fleet.machines):
-            self.fleet.target = max(self.fleet.target, len(self.fleet.machines))
-            self.events.emit(
-                Phase.kept,
-                f"Kept {len(kept)} of {len(machines)} machines: they hold the last copy of data that has "
-                "nowhere else to go. Release the futures, or call close() to end it all.",
-                ids=sorted(kept),
-            )
-            logger.warning("%s", self.events.of(Phase.kept)[-1].message)
-
-    async def _drain(self, machines: set[str]) -> set[str]:
-        """Move the data of these machines' workers elsewhere; returns the machines that are free to go."""
-        names = [name for name in self.observed if self._machine_of(name) in machines]
-        if names:
-            await self.scheduler_comm.retire_workers(names=names, remove=True, close_workers=True)
-            present = (await self.scheduler_comm.identity())["workers"].values()
-            kept = {self._machine_of(w["name"]) for w in present}
-            machines = machines - kept
-            self.events.emit(Phase.drained, f"Drained {len(machines)} machines.", ids=sorted(machines))
-        return machines
-
-    def _names(self, machine: str) -> list[str]:
-        if self.estate.workers_per_machine == 1:
-            return [machine]
-        return [f"{machine}-{k}" for k in range(self.estate.workers_per_machine)]
-
-    @property
-    def workers(self) -> dict[str, Machine]:
-        """Machine by Dask worker name, of all that are ordered and not gone."""
-        live = self.estate.machines.items()
-        return {name: machine for id, machine in live for name in self._names(id)}
-
-    @property
-    def requested(self) -> set[str]:
-        """Names of the workers that the cloud has accepted."""
-        return set(self.workers)
-
-    @property
-    def plan(self) -> set[str]:
-        """Names of the workers there should be; those not ordered yet have names of their own."""
-        missing = self.estate.missing
-        planned = (name for k in range(missing) for name in self._names(f"planned-{k}"))
-        return self.requested | set(planned)
+            status = await self.scheduler_comm.cloud_renew()
+            self.notices.hear(status.get("leaving", {}))
 
     async def _wait_for_workers(self, n_workers: int = 0, timeout: Any = None) -> None:  # noqa: ASYNC109  distributed's
         """Wait as distributed does, past a broken connection, but end with the reason when none will come."""
@@ -781,30 +585,9 @@ class CloudCluster(WatchingCluster):
         return self.estate.provider
 
     @property
-    def fleet(self) -> Fleet:
-        """Its workers' machines."""
-        return self.estate.fleet
-
-    @property
     def scheduler_machine(self) -> Machine:
         """Its scheduler's machine."""
         return self.estate.scheduler
-
-    @property
-    def _where(self) -> str:
-        return self.estate.where
-
-    @property
-    def _lock(self) -> asyncio.Lock:
-        if self._reconciling is None:
-            raise CloudError(f"{self._where} has not started.")
-        return self._reconciling
-
-    @property
-    def _waker(self) -> asyncio.Event:
-        if self._wake is None:
-            raise CloudError(f"{self._where} has not started.")
-        return self._wake
 
 
 def _signature(config: type[Config]) -> inspect.Signature:

@@ -19,12 +19,12 @@ from cloudprovider.bill import Meter, duration
 from cloudprovider.config import seconds
 from cloudprovider.errors import AccessError, CloudError, CloudWarning, QuotaError
 from cloudprovider.events import Phase
-from cloudprovider.fleet import Fleet
+from cloudprovider.fleet import Fleet, Notice
 from cloudprovider.provider import contact
 from cloudprovider.quotas import Limits, too_many
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from cloudruntime.boot import Boot
 
@@ -326,9 +326,11 @@ class Estate:
         if fleet:
             self._settled |= {id for id in asked if id in fleet.ended and id not in said}
 
-    def reconcile(self, arrived: Collection[str]) -> CloudError | None:
+    def reconcile(
+        self, arrived: Collection[str], leaving: Mapping[str, Notice] | None = None
+    ) -> CloudError | None:
         """One pass of the fleet, and now and then a look at what has ended, before the cloud forgets it."""
-        refusal = self.fleet.reconcile(arrived)
+        refusal = self.fleet.reconcile(arrived, leaving)
         if time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + LOOK_S
             if self.fleet.ended.keys() - self._settled:

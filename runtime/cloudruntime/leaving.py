@@ -1,9 +1,9 @@
 """Machines that have a notice: what they hold moves to those that stay, the dearest first.
 
-distributed's `retire_workers` copies all keys at once in no order, fills receivers beyond their memory, puts
-a worker back to work when nobody can take its data now, and takes a key for safe whose two copies are on two
-workers that both leave. A machine with a notice dies all the same. So what comes next is decided here;
-distributed's own `request_acquire_replicas` has it copied, and its transitions move the tasks.
+distributed's `retire_workers` copies all keys at once in no order, fills receivers beyond their memory, gives
+up tasks that could still end, and puts a worker back to work when nobody can take its data now; a machine
+with a notice dies all the same. So what comes next is decided here; distributed's own
+`request_acquire_replicas` has it copied, and its transitions move the tasks.
 """
 
 from __future__ import annotations
