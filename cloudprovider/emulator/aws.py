@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from cloudprovider.emulator import wire
+from cloudprovider.emulator import wire, wire_xml
 from cloudprovider.emulator.ecs_checks import check_parameter
 from cloudprovider.emulator.faults import server_error, throttled
 from cloudprovider.emulator.profiles import Bucket
@@ -125,12 +125,22 @@ class AWS:
     """Answers the API of one account."""
 
     def __init__(self, account: Account, moto: Moto) -> None:
+        from cloudprovider.emulator.ec2_api import EC2
         from cloudprovider.emulator.ecs import ECS
+        from cloudprovider.emulator.quotas import Quotas
         from cloudprovider.emulator.sessions import Sessions
 
         self.account = account
         self.ecs = ECS(account)
-        self._own: dict[str, ECS | Sessions] = {"ecs": self.ecs, "ssm": Sessions(self.ecs)}
+        quotas = Quotas(account)
+        self.ec2 = EC2(account, quotas)
+        self.ec2.instances.life.changed = self.ecs.instances.watch
+        self._own: dict[str, Any] = {
+            "ecs": self.ecs,
+            "ec2": self.ec2,
+            "service-quotas": quotas,
+            "ssm": Sessions(self.ecs),
+        }
         self.calls: list[Call] = []
         self._moto = moto
         self._regions = regions()
@@ -147,6 +157,7 @@ class AWS:
         """End every machine, and let nothing happen later."""
         self.account.timers.close()
         self.ecs.life.end(list(self.ecs.tasks()))
+        self.ec2.instances.life.end(list(self.ec2.instances.all()))
 
     def respond(self, method: str, path: str, headers: Mapping[str, str], body: bytes, caller: str) -> Answer:
         """Answer one request, and remember it."""
@@ -221,10 +232,12 @@ class AWS:
             check_parameter(request.parameters or {})
         own = self._own.get(request.service)
         if own and (handler := own.handler(request.operation)):
-            content, kind = wire.json_answer(request, handler(request))
-            return self._checked(request, (200, {"Content-Type": kind}, content))
+            content, kind = wire_xml.answer(request, handler(request))
+            answer = (200, {"Content-Type": kind}, content)
+            return answer if request.protocol == "ec2" else self._checked(request, answer)
         answer = self._moto.call(method, path, headers, body, caller)
         if request.service in HOSTS and not request.operation.startswith("Describe"):
+            self.ec2.touched(request.region)
             self.ecs.instances.watch()
             self.account.network.refresh()
         return self._checked(request, answer)

@@ -16,6 +16,7 @@ from cloudprovider.emulator.records import EmulatedMachine
 if TYPE_CHECKING:
     from cloudprovider.emulator.aws import AWS
     from cloudprovider.emulator.cloud import Cloud
+    from cloudprovider.emulator.ec2_machine import LiveInstance
     from cloudprovider.emulator.ecs_task import Task
 
 #: What each method does to each thing under `/_cloud/`.
@@ -59,7 +60,8 @@ class Control:
         return [records.document(call) for call in list(self._aws.calls)]
 
     def _machines(self, _: str, __: Any) -> Any:
-        return [records.document(machine(task)) for task in self._aws.ecs.tasks()]
+        instances = [instance_machine(one) for one in self._aws.ec2.instances.all()]
+        return [records.document(one) for one in [*map(machine, self._aws.ecs.tasks()), *instances]]
 
     def _ledger(self, _: str, __: Any) -> Any:
         return [records.document(entry) for entry in self._aws.account.ledger.entries()]
@@ -88,10 +90,11 @@ class Control:
         self._cloud.reset(**given)
         return {}
 
-    def _harm(self, rest: str, _: Any) -> Any:
+    def _harm(self, rest: str, given: dict[str, Any]) -> Any:
         id, _, what = rest.rpartition("/")
-        life = self._aws.ecs.life
-        {"interrupt": life.interrupt, "kill": life.kill}[what](self._aws.ecs.find(id))
+        cloud: Any = self._aws.ec2.instances if id.startswith("i-") else self._aws.ecs
+        act = {"interrupt": cloud.life.interrupt, "kill": cloud.life.kill}[what]
+        act(cloud.find(id), **given)
         return {}
 
     def registry(self, route: str) -> bytes | None:
@@ -136,6 +139,23 @@ def machine(task: Task) -> EmulatedMachine:
         exit_code=codes[0] if codes else None,
         reason=task.stopped_reason,
         tags={tag["key"]: tag["value"] for tag in task.tags},
+    )
+
+
+def instance_machine(instance: LiveInstance) -> EmulatedMachine:
+    """An EC2 instance as a machine of the emulated cloud."""
+    pids = instance.guest.pids if instance.guest is not None else []
+    return EmulatedMachine(
+        id=instance.id,
+        state=instance.state,
+        kind=instance.instance_type,
+        market=instance.market,
+        zone=str(instance.availability_zone),
+        image=instance.image_id,
+        address=instance.private_ip or "",
+        pid=pids[0] if pids else None,
+        reason=instance.state_reason.message,
+        tags=dict(instance.tags),
     )
 
 

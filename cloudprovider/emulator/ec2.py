@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from moto.ec2 import ec2_backends
 from moto.ec2.exceptions import DependencyViolationError
 from moto.ec2.models import EC2Backend
 
+from cloudprovider.emulator.ec2_images import enliven
+from cloudprovider.emulator.wire import AWSError
+
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from cloudprovider.emulator.network import Network
 
@@ -22,12 +26,38 @@ class LiveEC2(EC2Backend):  # type: ignore[misc]
     """moto's EC2 with a default VPC and public addresses that lead to machines, and a way to the internet."""
 
     network: Network
+    launcher: Any  # starts instances: told the region, the parameters of RunInstances, and how many
 
     def __init__(self, region_name: str, account_id: str) -> None:
+        self.live_instances: dict[str, Any] = {}
         super().__init__(region_name, account_id)
         for image in self.amis.values():
-            # "The value is Windows for Windows AMIs; otherwise blank": API_Image
-            image.platform = "Windows" if str(image.platform).lower() == "windows" else None
+            enliven(image)
+
+    def run_instances(
+        self, image_id: str, count: int, user_data: Any, security_group_names: list[str], **options: Any
+    ) -> Any:
+        """Start live instances for a service of moto's, such as an Auto Scaling group."""
+        given = _as_asked(image_id, user_data, security_group_names, options)
+        made = self.launcher(self.region_name, given, count)
+        return self.reservations[made[0].reservation_id]
+
+    def instances_by_id(self) -> dict[str, Any]:
+        """Every instance, oldest first."""
+        return self.live_instances
+
+    def forget(self, instance: Any) -> None:
+        """An instance that ended long ago is seen no more."""
+        self.live_instances.pop(instance.id, None)
+        self.tags.pop(instance.id, None)
+        reservation = self.reservations[instance.reservation_id]
+        reservation.instances.remove(instance)
+        if not reservation.instances:
+            del self.reservations[instance.reservation_id]
+
+    def get_instance_by_id(self, instance_id: str) -> Any:
+        """The instance of this id; None when there is none."""
+        return self.live_instances.get(instance_id)
 
     def create_default_vpc(self) -> Any:
         """The VPC that every account has in every region: a public subnet in each zone."""
@@ -55,11 +85,61 @@ class LiveEC2(EC2Backend):  # type: ignore[misc]
 LiveEC2.__module__ = EC2Backend.__module__  # moto finds its URLs through the module's name
 
 
+def _as_asked(image: str, user_data: Any, groups: list[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of RunInstances that say what a service of moto's wants."""
+    given: dict[str, Any] = {
+        "ImageId": image,
+        "InstanceType": options.get("instance_type"),
+        "SubnetId": options.get("subnet_id"),
+        "KeyName": options.get("key_name"),
+        "UserData": str(user_data) if user_data else None,
+        "LaunchTemplate": options.get("launch_template"),
+        "SecurityGroupIds": [name for name in groups or [] if name.startswith("sg-")],
+        "SecurityGroups": [name for name in groups or [] if not name.startswith("sg-")],
+    }
+    if options.get("placement") and not options.get("subnet_id"):
+        given["Placement"] = {"AvailabilityZone": options["placement"]}
+    given["TagSpecifications"] = [
+        {"ResourceType": kind, "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
+        for kind, tags in (options.get("tags") or {}).items()
+    ]
+    return {name: value for name, value in given.items() if value}
+
+
 def install(network: Network) -> None:
     """Make moto's EC2 live in this process."""
     LiveEC2.network = network
     ec2_backends.clear()
     ec2_backends.backend = LiveEC2
+
+
+def subnet(ec2: Any, id: str) -> Any:
+    """The subnet of this id.
+
+    Raises
+    ------
+    AWSError
+        When there is none.
+    """
+    for of_zone in ec2.subnets.values():
+        if id in of_zone:
+            return of_zone[id]
+    raise AWSError("InvalidSubnetID.NotFound", f"The subnet ID '{id}' does not exist")
+
+
+@functools.cache
+def _offerings(region: str) -> dict[str, frozenset[str]]:
+    from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS
+
+    zones: dict[str, set[str]] = {}
+    for one in INSTANCE_TYPE_OFFERINGS["availability-zone"].get(region, ()):
+        zones.setdefault(one["InstanceType"], set()).add(one["Location"])
+    return {kind: frozenset(found) for kind, found in zones.items()}
+
+
+def zones_offering(region: str, kind: str) -> frozenset[str]:
+    """The zones of a region that have an instance type."""
+    return _offerings(region).get(kind, frozenset())
 
 
 def free_addresses(ec2: Any, subnet_id: str) -> int:

@@ -226,6 +226,8 @@ class Instances:
     def _look(self, instance: Instance) -> None:
         host = next((one for one in _hosts(instance.region) if one.id == instance.ec2_id), None)
         state = "terminated" if host is None else host.state
+        if state == "pending":
+            return
         if state == "running":
             if not instance.agent_connected:
                 instance.enter(instance.status, connected=True)
@@ -365,7 +367,10 @@ def _started(region: str, cpu: float, memory: float, gpus: int, architecture: st
         subnet_id=subnets[0].id,
         associate_public_ip=None,
     )
-    return reservation.instances[0]
+    host = reservation.instances[0]
+    host.inside = False  # its agent is ours
+    host.life.hasten(host)
+    return host
 
 
 def _type(cpu: float, memory: float, gpus: int, architecture: str) -> str:

@@ -322,12 +322,20 @@ class Emulator:
         """Let every fault be over."""
         self._ask("DELETE", "faults")
 
-    def interrupt(self, machine: str) -> None:
-        """Take a spot machine back, with the cloud's own notice."""
-        self._ask("POST", f"machines/{machine}/interrupt")
+    def interrupt(self, machine: str, *, rebalance: bool = False) -> None:
+        """Take a spot machine back, with the cloud's own notice.
+
+        Parameters
+        ----------
+        machine
+            Its id.
+        rebalance
+            Only recommend to leave it, as EC2 does when an interruption has become likely.
+        """
+        self._ask("POST", f"machines/{machine}/interrupt", {"rebalance": True} if rebalance else None)
 
     def kill(self, machine: str) -> None:
-        """End a machine's processes at once, without any notice."""
+        """End a machine's processes at once, without any notice; on EC2, as its host fails."""
         self._ask("POST", f"machines/{machine}/kill")
 
     def add_image(
@@ -360,6 +368,7 @@ class Emulator:
         *,
         cpu: float = 4,
         memory: float = 16,
+        gpus: int = 0,
         architecture: str = "x86_64",
         capacity_provider: str | None = None,
         interfaces: int | None = None,
@@ -374,6 +383,8 @@ class Emulator:
             The ECS cluster's name or ARN.
         cpu, memory
             vCPUs and GiB that it has for tasks.
+        gpus
+            GPUs that it has at least: it is then the smallest type that has as many.
         architecture
             `x86_64` or `arm64`.
         capacity_provider
@@ -403,7 +414,12 @@ class Emulator:
         """
         _check("architecture", architecture, ("x86_64", "arm64"))
         given = {"cpu": cpu, "memory": memory, "architecture": architecture, "zone": zone, "region": region}
-        given |= {"cluster": cluster, "capacity_provider": capacity_provider, "interfaces": interfaces}
+        given |= {
+            "cluster": cluster,
+            "capacity_provider": capacity_provider,
+            "interfaces": interfaces,
+            "gpus": gpus,
+        }
         return str(self._ask("POST", "container-instances", given)["id"])
 
     def _ask(self, method: str, what: str, document: Mapping[str, Any] | None = None) -> Any:

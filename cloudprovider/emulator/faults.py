@@ -28,7 +28,7 @@ KINDS = {
     "lost-answer": "does what the call asks, then closes the connection without an answer",
     "denied": "refuses calls as not authorized",
     "expired-credentials": "refuses every call as its credentials have expired",
-    "capacity": "has room for only `room` more machines of `market`",
+    "capacity": "has room for only `room` more machines of `market`, on EC2 also of `zone` and `type`",
     "quota": "allows only `room` vCPUs of `market` in use at once",
     "image-pull": "cannot pull images whose name matches `image`",
     "policy": "refuses calls that the policy documents `allowed` do not allow, with all they take along",
@@ -77,8 +77,8 @@ class Fault:
         How often it hits; None means without end.
     code, message, status
         Of the error that is answered, where the kind does not say.
-    room, market, subnet, image, seconds, allowed
-        See `KINDS`; an empty market, subnet or image means any.
+    room, market, zone, type, subnet, image, seconds, allowed
+        See `KINDS`; an empty market, zone, type, subnet or image means any.
     """
 
     kind: str
@@ -90,6 +90,8 @@ class Fault:
     status: int = 400
     room: int = 0
     market: str = ""
+    zone: str = ""
+    type: str = ""
     subnet: str = ""
     image: str = ""
     seconds: float = 0.0
@@ -183,8 +185,10 @@ class Faults:
             raise AWSError(fault.code or "InternalFailure", fault.message, fault.status)
 
     def market(self, kind: str, market: str) -> Fault | None:
-        """The fault of this kind that concerns a market, if one does."""
-        return next((fault for fault in self.of(kind) if fault.market in ("", market)), None)
+        """The fault of this kind that concerns a market anywhere, if one does."""
+        return next(
+            (f for f in self.of(kind) if f.market in ("", market) and not f.zone and not f.type), None
+        )
 
 
 def denied(request: Request, action: str = "") -> AWSError:

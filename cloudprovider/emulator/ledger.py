@@ -27,26 +27,30 @@ class Ledger:
     """Who ran how long; thread-safe."""
 
     def __init__(self) -> None:
-        self._accounts: dict[tuple[str, str], _Account] = {}
+        self._accounts: dict[str, list[_Account]] = {}
         self._lock = threading.Lock()
 
     def start(self, machine: str, kind: str, market: str, hourly: float, at: float) -> None:
         """From `at` on this bills."""
         with self._lock:
-            self._accounts[machine, kind] = _Account(kind, market, hourly, at)
+            self._accounts.setdefault(machine, []).append(_Account(kind, market, hourly, at))
 
-    def stop(self, machine: str, at: float) -> None:
-        """Nothing of this machine bills after `at`."""
+    def stop(self, machine: str, at: float, kind: str = "") -> None:
+        """Nothing of this machine, or nothing of this kind of it, bills after `at`."""
         with self._lock:
-            for (name, _), account in self._accounts.items():
-                if name == machine and account.ended is None:
+            for account in self._accounts.get(machine, ()):
+                if account.ended is None and kind in ("", account.kind):
                     account.ended = at
 
     def entries(self) -> list[LedgerEntry]:
         """What everything has cost until now."""
         now = time.time()
         with self._lock:
-            return [_entry(machine, account, now) for (machine, _), account in self._accounts.items()]
+            return [
+                _entry(machine, account, now)
+                for machine, accounts in self._accounts.items()
+                for account in accounts
+            ]
 
     def clear(self) -> None:
         """Forget everything."""

@@ -66,17 +66,25 @@ class Profile:
     address_s
         From the order until a machine's network interface has its address and its image is pulled.
     running_s
-        From the order until its container starts.
+        From the order until its container starts, or until an EC2 instance runs.
+    guest_s
+        From an EC2 instance that runs until its operating system has a network.
     release_s
-        From the end of its container until it is stopped for good.
+        From the end of its container until it is stopped for good; from an EC2 instance's shutdown until it
+        is stopped or terminated.
     spread
         Share of its boot by which machines differ, drawn from the seed.
     launches
         Machines that may be started, for each market.
     calls
         Calls that may be made, in each region: groups of `service:Operation` that share one rate.
+    resources
+        Machines that calls may concern, in each region, by `service:Operation`.
     capacity
-        Machines the cloud has room for, by market; a market that is not named has no end.
+        Machines the cloud has room for, by market; a market that is not named has no end. For EC2 also by zone
+        and type: words between slashes that must all fit, such as `spot/us-east-1a/m7i.*`.
+    quotas
+        What an account's service quotas are, by their codes, where they are not as large as anyone needs.
     spot_interruptions
         Expected interruptions of a spot machine an hour.
     """
@@ -84,11 +92,14 @@ class Profile:
     latency_s: float = 0.0
     address_s: float = 0.02
     running_s: float = 0.1
+    guest_s: float = 0.0
     release_s: float = 0.02
     spread: float = 0.0
     launches: Rate | None = None
     calls: tuple[Calls, ...] = ()
+    resources: Mapping[str, Rate] = field(default_factory=dict)
     capacity: Mapping[str, int] = field(default_factory=dict)
+    quotas: Mapping[str, float] = field(default_factory=dict)
     spot_interruptions: float = 0.0
 
 
@@ -155,8 +166,12 @@ def _calls(told: Any) -> tuple[Calls, ...]:
     )
 
 
+def _rates(told: Any) -> dict[str, Rate | None]:
+    return {name: _rate(rate) for name, rate in (told or {}).items()}
+
+
 #: How the figures that are more than a number are read from plain data.
-READERS = {"launches": _rate, "calls": _calls}
+READERS = {"launches": _rate, "calls": _calls, "resources": _rates}
 
 
 def plain(value: Any) -> Any:

@@ -93,6 +93,7 @@ class Room:
         self._environ = dict(environ)
         self._network = ""
         self._watcher = Watcher()
+        self.engine = engine
         self._engine = self._make_engine(engine, preload)
 
     def start(
@@ -128,7 +129,8 @@ class Room:
             called in one thread for all machines, so neither may block.
         mounts
             Folders of this computer that it sees, by where it sees them. A process has no folders of its own:
-            in its command and its environment such a path is replaced by where the folder is here.
+            in its command, its environment, and a program there that its command names, such a path is replaced
+            by where the folder is here.
 
         Raises
         ------
@@ -282,7 +284,7 @@ class Processes:
     ) -> Process:
         """Have the server start one, and wait for its answer."""
         if mounts:
-            argv = [mounted(word, mounts) for word in argv]
+            argv = [program(mounted(word, mounts), mounts) for word in argv]
             environ = {name: mounted(value, mounts) for name, value in environ.items()}
         return self._start(image, argv, environ, "", network, watcher, log, exited)
 
@@ -416,6 +418,17 @@ def mounted(text: str, mounts: Mapping[str, str]) -> str:
     for inside, here in sorted(mounts.items(), key=lambda mount: -len(mount[0])):
         text = re.sub(rf"(?<![\w./-]){re.escape(inside)}(?![\w.-])", lambda _, here=here: here, text)  # type: ignore[misc]
     return text
+
+
+def program(word: str, mounts: Mapping[str, str]) -> str:
+    """A word of a command; when it is a text file of a mount, paths in it are where they are on this computer."""
+    path = Path(word)
+    if any(path.is_relative_to(here) for here in mounts.values()) and path.is_file():
+        with contextlib.suppress(UnicodeDecodeError):
+            text = path.read_text(encoding="utf-8")
+            if (here := mounted(text, mounts)) != text:
+                path.write_text(here, encoding="utf-8")
+    return word
 
 
 class Nothing:

@@ -9,6 +9,8 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+SOON = {"Delay": 0.1, "MaxAttempts": 300}
+
 
 @pytest.fixture
 def cloud(emulated_aws):
@@ -79,6 +81,7 @@ def test_agent_registers_an_instance(account):
     [host] = account.ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1, InstanceType="m5.xlarge")[
         "Instances"
     ]
+    account.ec2.get_waiter("instance_running").wait(InstanceIds=[host["InstanceId"]], WaiterConfig=SOON)
     registered = account.ecs.register_container_instance(
         cluster="dask",
         instanceIdentityDocument=json.dumps({"instanceId": host["InstanceId"], "region": "us-east-1"}),
@@ -114,6 +117,7 @@ def test_instance_of_an_auto_scaling_group_belongs_to_its_capacity_provider(acco
         InstanceType="m5.xlarge",
         TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],
     )["Instances"]
+    account.ec2.get_waiter("instance_running").wait(InstanceIds=[host["InstanceId"]], WaiterConfig=SOON)
     registered = account.ecs.register_container_instance(
         cluster="dask", instanceIdentityDocument=json.dumps({"instanceId": host["InstanceId"]})
     )["containerInstance"]
@@ -122,7 +126,7 @@ def test_instance_of_an_auto_scaling_group_belongs_to_its_capacity_provider(acco
 
 
 def test_task_runs_on_an_instance(account, cloud):
-    """A task is a process with an address of its own, holds its share, gives it back, and bills nothing."""
+    """A task is a process with an address of its own, holds its share, gives it back; only its instance bills."""
     host = cloud.add_container_instance("dask", cpu=4, memory=16)
     code = "import os, time; print(os.environ['AWS_EXECUTION_ENV'], flush=True); time.sleep(60)"
     [arn] = arns(order(account, define(account, code=code)))
@@ -145,7 +149,7 @@ def test_task_runs_on_an_instance(account, cloud):
     account.until([arn], "STOPPED")
     assert ["AWS_ECS_EC2"] == account.lines(arn)
     assert (4096, 16384) == amounts(instance(account)["remainingResources"])
-    assert [] == cloud.ledger
+    assert {host} == {entry.machine for entry in cloud.ledger}
 
 
 def test_no_instances(account):
@@ -286,7 +290,9 @@ def test_stopped_instance_is_not_heard(account, cloud):
     assert f"Host EC2 (instance {host}) stopped." == task["stoppedReason"]
     assert ("ACTIVE", False) == (instance(account)["status"], instance(account)["agentConnected"])
     assert ["AGENT"] == [one["reason"] for one in order(account, define(account))["failures"]]
+    account.ec2.get_waiter("instance_stopped").wait(InstanceIds=[host], WaiterConfig=SOON)
     account.ec2.start_instances(InstanceIds=[host])
+    account.ec2.get_waiter("instance_running").wait(InstanceIds=[host], WaiterConfig=SOON)
     assert [] == order(account, define(account))["failures"]
 
 

@@ -1,0 +1,119 @@
+"""The insides of EC2 instances: booted, stopped, heard; and what instances and their goods cost."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import math
+import time
+from typing import TYPE_CHECKING
+
+from cloudprovider.emulator.guest import Guest, Kind
+from cloudprovider.emulator.ledger import ipv4_hourly
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cloudprovider.emulator.account import Account
+    from cloudprovider.emulator.ec2_life import InstanceLife
+    from cloudprovider.emulator.ec2_machine import LiveInstance
+
+CONSOLE_LINES = 2000  # GetConsoleOutput keeps the last 64 KB
+
+
+class Guests:
+    """Gives running instances an inside, where the cloud's engine has one."""
+
+    def __init__(self, account: Account, life: InstanceLife) -> None:
+        self._account = account
+        self._life = life
+
+    def boot(self, instance: LiveInstance) -> None:
+        """Switch an instance on; one that was stopped has its disk as it was."""
+        if self._account.room.engine == "none" or not instance.inside:
+            return
+        if instance.guest is None:
+            instance.guest = self._made(instance)
+        instance.guest.boot()
+
+    def stop(self, instance: LiveInstance, timeout_s: float) -> bool:
+        """Ask what runs in an instance to end; False when nothing runs that could say when it has."""
+        if instance.guest is None or not instance.guest.pids:
+            return False
+        instance.guest.stop(timeout_s)
+        return True
+
+    def kill(self, instance: LiveInstance) -> None:
+        """Cut an instance's power."""
+        if instance.guest is not None:
+            instance.guest.kill()
+
+    def discard(self, instance: LiveInstance) -> None:
+        """Cut an instance's power and forget its disk."""
+        if instance.guest is not None:
+            instance.guest.discard()
+            instance.guest = None
+
+    def _made(self, instance: LiveInstance) -> Guest:
+        account, facts = self._account, instance.order.facts
+        gpus = sum(one["Count"] for one in facts.get("GpuInfo", {}).get("Gpus", []))
+        disks = sum(one["Count"] for one in facts.get("InstanceStorageInfo", {}).get("Disks", []))
+        kind = Kind(
+            name=instance.instance_type,
+            architecture=instance.architecture,
+            gpus=gpus,
+            disks=disks,
+            region=instance.region_name,
+            zone=str(instance.availability_zone),
+            image=instance.image_id,
+            ecs_agent=instance.order.image.is_ecs,
+        )
+        return Guest(
+            account.room,
+            id=instance.id,
+            address=instance.address,
+            kind=kind,
+            user_data=base64.b64decode(instance.order.user_data),
+            environ={
+                **account.network.ec2_environ(account.endpoint, instance.id),
+                "AWS_ENDPOINT_URL": account.endpoint,  # how the emulated cloud is reached from within it
+            },
+            console=functools.partial(self._heard, instance),
+            logs=functools.partial(self._log, instance),
+            halted=functools.partial(self._life.halted, instance),
+            scale=account.timers.scale,
+            boot_s=account.profile.guest_s,
+        )
+
+    @staticmethod
+    def _heard(instance: LiveInstance, line: str) -> None:
+        instance.console.append(line)
+        del instance.console[:-CONSOLE_LINES]
+
+    def _log(self, instance: LiveInstance, group: str, stream: str, line: str) -> None:
+        """Take a line of a container under the `awslogs` driver."""
+        from moto.logs import logs_backends
+
+        backend = logs_backends[instance.owner_id][instance.region_name]
+        event = {"timestamp": int(time.time() * 1000), "message": line or " "}
+        with self._account.lock:
+            if group not in backend.groups:
+                return
+            if stream not in backend.groups[group].streams:
+                backend.create_log_stream(group, stream)
+            backend.put_log_events(group, stream, [event])
+
+    # -- what it costs -------------------------------------------------------------------------------
+
+    @staticmethod
+    def hourly(instance: LiveInstance) -> float:  # noqa: ARG004
+        """What the instance itself costs an hour; NaN when the price list has no price."""
+        return math.nan
+
+    @staticmethod
+    def goods(instance: LiveInstance) -> Iterator[tuple[str, float]]:
+        """What an instance's volumes and public address are, and cost an hour."""
+        for one in instance.block_device_mapping.values():
+            yield f"{one.volume_type} {one.size} GiB", math.nan
+        if instance.public_ip:
+            yield "public IPv4", ipv4_hourly()
