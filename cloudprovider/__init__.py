@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 NAMES: dict[str, tuple[str, str | None]] = {
     "FargateCluster": ("cloudprovider.providers.ecs", "aws"),
     "ECSCluster": ("cloudprovider.providers.ecs", "aws"),
+    "EC2Cluster": ("cloudprovider.providers.ec2", "aws"),
     "ProcessCluster": ("cloudprovider.providers.local", None),
     "Emulator": ("cloudprovider.emulator", "emulator"),
     "CloudCluster": ("cloudprovider.cluster", None),
@@ -36,6 +37,7 @@ __all__ = [
     "CloudWarning",
     "ConfigError",
     "CredentialsError",
+    "EC2Cluster",
     "ECSCluster",
     "Emulator",
     "FargateCluster",
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
         CredentialsError,
         QuotaError,
     )
+    from cloudprovider.providers.ec2 import EC2Cluster
     from cloudprovider.providers.ecs import ECSCluster, FargateCluster
     from cloudprovider.providers.local import ProcessCluster
 

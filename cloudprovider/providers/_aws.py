@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
+import json
 import re
 import threading
 import time
@@ -32,10 +33,23 @@ T = TypeVar("T")
 SAME_CLOCK_S = 5.0
 
 RENEW = "Renew them (`aws sso login`, or new keys) and try again."
-POLICY = "`dask cloud policy aws-fargate` prints the rights that are needed."
+POLICY = "`dask cloud policy {policy}` prints the rights that are needed."
 RAISE = "Ask for more at https://console.aws.amazon.com/servicequotas, or use fewer or smaller machines."
 SLOWER = "Other callers share your account's rates: try again in a minute."
 LATER = "Try again later, or add subnets in other zones."
+ELSEWHERE = "Try again later, or let it be in more zones= or of more types: instance_type= may be a list."
+CHEAPER = "spot='fallback' orders on demand what spot refuses."
+#: Codes that a clock which is wrong by more than this many seconds leads to.
+SKEWED = (
+    "AuthFailure",
+    "InvalidSignatureException",
+    "RequestExpired",
+    "RequestTimeTooSkewed",
+    "SignatureDoesNotMatch",
+)
+SKEW_S = 240.0
+#: With what EC2 begins the part of a refusal that only STS can read.
+ENCODED = "Encoded authorization failure message"
 
 #: Error codes of every service: what they become, and what to do next.
 ERRORS: dict[str, tuple[type[CloudError], str]] = {
@@ -54,6 +68,7 @@ ERRORS: dict[str, tuple[type[CloudError], str]] = {
             "InvalidAccessKeyId",
             "InvalidClientTokenId",
             "InvalidSignatureException",
+            "RequestTimeTooSkewed",
             "SignatureDoesNotMatch",
             "UnrecognizedClientException",
         ),
@@ -78,6 +93,7 @@ ERRORS: dict[str, tuple[type[CloudError], str]] = {
     **dict.fromkeys(
         (
             "HierarchyLevelLimitExceededException",
+            "InstanceLimitExceeded",
             "LimitExceeded",
             "LimitExceededException",
             "ParameterLimitExceeded",
@@ -90,8 +106,30 @@ ERRORS: dict[str, tuple[type[CloudError], str]] = {
         (QuotaError, RAISE),
     ),
     **dict.fromkeys(
-        ("InsufficientFreeAddressesInSubnet", "InsufficientCapacity", "InsufficientInstanceCapacity"),
+        ("InsufficientFreeAddressesInSubnet", "InsufficientCapacity"),
         (CapacityError, LATER),
+    ),
+    # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
+    **dict.fromkeys(
+        (
+            "InsufficientHostCapacity",
+            "InsufficientInstanceCapacity",
+            "InsufficientReservedInstanceCapacity",
+            "UnfulfillableCapacity",
+        ),
+        (CapacityError, ELSEWHERE),
+    ),
+    "MaxSpotInstanceCountExceeded": (QuotaError, f"{RAISE} {CHEAPER}"),
+    "SpotMaxPriceTooLow": (CapacityError, CHEAPER),
+    "Unsupported": (
+        ConfigError,
+        "Not every zone has every type, nor every type every option: pass other zones= or another type.",
+    ),
+    "InvalidAMIID": (ConfigError, "Is ami= right, available, and in this region?"),
+    "InvalidKeyPair": (ConfigError, "Is key_name= right, and is it in this region?"),
+    **dict.fromkeys(
+        ("InvalidLaunchTemplateId", "InvalidLaunchTemplateName"),
+        (CloudError, "Did somebody delete the cluster's launch template? The next order makes it again."),
     ),
     **dict.fromkeys(
         (
@@ -147,10 +185,18 @@ class AWS:
         Such as `eu-central-1`; None for what the environment and the AWS config files say.
     clock
         Ours, in seconds since the epoch.
+    policy
+        The name of the policy with the rights that are needed.
     """
 
-    def __init__(self, region: str | None = None, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        region: str | None = None,
+        clock: Callable[[], float] = time.time,
+        policy: str = "aws-fargate",
+    ) -> None:
         self._wanted = region
+        self._policy = policy
         self._clock = clock
         self._ahead_s = 0.0  # AWS's clock of ours
         self._clients: dict[str, Any] = {}
@@ -225,9 +271,32 @@ class AWS:
                     self._made = _session(self._wanted)
             return self._made
 
+    def refusal(self, operation: str, code: str, message: str) -> CloudError:
+        """What an error is that stands in an answer, as CreateFleet's do."""
+        message = self._decoded(message)
+        return _refusal(operation, self.region, code, message, self._policy)
+
     def _translate(self, error: Exception) -> Exception | None:
         region = self._made.region_name if self._made else self._wanted
-        return translate(error, region or "no region")
+        response = getattr(error, "response", None)
+        if isinstance(response, dict) and ENCODED in str(error):
+            said = response.setdefault("Error", {})
+            said["Message"] = self._decoded(str(said.get("Message", "")))
+        return translate(error, region or "no region", policy=self._policy, now=self._clock())
+
+    def _decoded(self, message: str) -> str:
+        """EC2's refusal with what its encoded half page says, where we may know it."""
+        said, _, encoded = message.partition(ENCODED)
+        if not encoded:
+            return message
+        try:
+            # Not `call`: a refusal of this one is no news.
+            answer = self.client("sts").decode_authorization_message(EncodedMessage=encoded.strip(" :"))
+            context = json.loads(answer["DecodedMessage"])["context"]
+        except Exception:  # noqa: BLE001  (most people may not decode it, and then the text must do)
+            return said.strip()
+        denied = f"perform: {context.get('action', '')} on {context.get('resource', 'it')}"
+        return said.strip() if str(context.get("action")) in said else f"{said.strip()} You may not {denied}."
 
 
 def _session(wanted: str | None) -> Any:
@@ -301,28 +370,61 @@ def _is_fine(error: Exception, fine: Collection[str]) -> bool:
     return False
 
 
-def translate(error: Exception, region: str) -> Exception | None:
-    """What an error of boto3 is in our tree; None for what is none of boto3's."""
+def translate(
+    error: Exception, region: str, *, policy: str = "aws-fargate", now: float | None = None
+) -> Exception | None:
+    """What an error of boto3 is in our tree; None for what is none of boto3's.
+
+    Parameters
+    ----------
+    error, region
+        What was raised, and where.
+    policy
+        The name of the policy with the rights that are needed.
+    now
+        Seconds since the epoch by our clock, which may be what is wrong.
+    """
     if isinstance(error, CloudError):
         return error
     module = type(error).__module__
     if not module.startswith(("botocore", "boto3")):
         return None
     if isinstance(getattr(error, "response", None), dict):
-        return _of_service(error, region)
+        return _of_service(error, region, policy, now)
     return _of_client(error, region)
 
 
-def _of_service(error: Any, region: str) -> CloudError:
+def _of_service(error: Any, region: str, policy: str, now: float | None) -> CloudError:
     """What a service's refusal is."""
     said = str(error.response.get("Error", {}).get("Message", "")) or code(error)
-    kind, advice = ERRORS.get(code(error)) or because(said) or (CloudError, "")
-    action = _action(said, getattr(error, "operation_name", "a call"))
+    if code(error) in SKEWED and abs(ahead := _ahead(error.response, now)) > SKEW_S:
+        minutes, side = f"{abs(ahead) / 60:.0f} minutes", "slow" if ahead > 0 else "fast"
+        return CredentialsError(
+            f"AWS refused {getattr(error, 'operation_name', 'a call')} in {region} ({code(error)}), for this "
+            f"computer's clock is {minutes} {side}: set it right, best by NTP, and try again."
+        )
+    return _refusal(getattr(error, "operation_name", "a call"), region, code(error), said, policy)
+
+
+def _ahead(response: Mapping[str, Any], now: float | None) -> float:
+    """Seconds by which the clock of whoever answered is ahead of ours, as far as the answer says."""
+    said = response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    try:
+        return parsedate_to_datetime(said).timestamp() - now if now is not None else 0.0
+    except (TypeError, ValueError):
+        return 0.0
+
+
+def _refusal(operation: str, region: str, code: str, said: str, policy: str) -> CloudError:
+    """A service's error by its code, by what codes like it have in common, or by its text."""
+    kind, advice = ERRORS.get(code) or ERRORS.get(code.partition(".")[0]) or because(said) or (CloudError, "")
+    action = _action(said, operation)
     if advice is POLICY:
         return CredentialsError(
-            f"Your AWS credentials may not call {action} in {region}: {_short(said)} {POLICY}"
+            f"Your AWS credentials may not call {action} in {region}: {_short(said)} "
+            f"{POLICY.format(policy=policy)}"
         )
-    return kind(f"AWS refused {action} in {region} ({code(error)}): {_short(said)} {advice}".strip())
+    return kind(f"AWS refused {action} in {region} ({code}): {_short(said)} {advice}".strip())
 
 
 def _action(message: str, operation: str) -> str:
@@ -332,7 +434,7 @@ def _action(message: str, operation: str) -> str:
 
 def _short(message: str) -> str:
     """The message as a sentence, without EC2's encoded half page."""
-    said = message.partition("Encoded authorization failure message")[0].strip()[:600]
+    said = message.partition(ENCODED)[0].strip()[:600]
     return said if said.endswith((".", "!", "?")) else f"{said}."
 
 
@@ -354,7 +456,7 @@ def _of_client(error: Exception, region: str) -> CloudError | None:
     if name == "NoRegionError":
         return ConfigError("No AWS region: pass region='eu-central-1' or the like, or set AWS_REGION.")
     if name == "ParamValidationError":
-        return ConfigError(f"AWS knows no such request; check task_args and task_definition_args. {error}")
+        return ConfigError(f"AWS knows no such request; check task_args and the other *_args. {error}")
     if name.endswith(
         ("ConnectionError", "TimeoutError", "ConnectTimeoutError", "SSLError", "ProxyError")
     ) or (name == "ConnectionClosedError"):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cloudprovider.providers._aws import AWS
     from cloudprovider.providers._aws_config import AWSConfig
 
-__all__ = ["allow", "claim", "make_group", "own_tags", "pack", "patiently", "store"]
+__all__ = ["allow", "claim", "cluster_tags", "make_group", "own_tags", "pack", "patiently", "store"]
 
 #: Seconds in which a role that was just made becomes usable, and the pause between tries.
 ROLE_S, ROLE_PAUSE_S = 45.0, 1.5
@@ -37,6 +37,11 @@ LEFT_S = 900.0
 def own_tags(config: AWSConfig) -> Mapping[str, str]:
     """Further tags of what any service could have made, so that each sweeps only what is its own."""
     return {**config.tags, ledger.SERVICE: config.service}
+
+
+def cluster_tags(config: AWSConfig, identity: Identity) -> dict[str, str]:
+    """The tags of what a cluster owns for all its machines."""
+    return ledger.for_cluster(identity, own_tags(config))
 
 
 def claim(

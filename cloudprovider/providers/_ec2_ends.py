@@ -1,0 +1,216 @@
+"""The ends on EC2: what goes with a cluster, what others left, and what an early end of a machine means."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from cloudruntime.exits import explain
+
+from cloudprovider.errors import BootError, CloudError
+from cloudprovider.providers import _aws_ends as shared
+from cloudprovider.providers import _aws_names, _ec2_names
+from cloudprovider.providers import _ec2_wire as wire
+from cloudprovider.providers._aws import because, chunks, code, side_by_side
+from cloudprovider.providers._ec2_plan import PARTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from cloudprovider.provider import Machine, Swept
+    from cloudprovider.providers._aws import AWS
+
+__all__ = [
+    "clusters",
+    "console",
+    "delete_template",
+    "described",
+    "diagnosis",
+    "expired",
+    "living",
+    "sweep",
+    "terminate",
+]
+
+SERVICE = "ec2"
+MAX_IDS = (
+    1000  # of one DescribeInstances or TerminateInstances; larger requests are slow, and throttled first
+)
+#: Ids that EC2 does not know, or not yet; its message names them.
+UNKNOWN = ("InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed")
+NO_TEMPLATE = ("InvalidLaunchTemplateName.NotFoundException", "InvalidLaunchTemplateId.NotFound")
+
+NO_ROUTE = (
+    "Its subnet has no route out: pass public=True, or subnets= with a route to a NAT gateway, or with VPC "
+    "endpoints for SSM, CloudWatch Logs and the registry. Its security groups must let it out, too."
+)
+PULL = (
+    "It could not pull its image. Is image= right? Machines log in to no registry: it must be public, or be on "
+    "the ami= already."
+)
+FORBIDDEN = "May the machines' role read the cluster's secret? `dask cloud policy aws-ec2-machine` prints what it needs."
+NO_IMAGE = (
+    r"manifest unknown|manifest for .* not found|pull access denied|repository does not exist|name unknown|"
+    r"no basic auth credentials|response.*: (denied|unauthorized)"
+)
+TIMEOUTS = (
+    r"i/o timeout|dial tcp|deadline exceeded|tls handshake|network is unreachable|no route to host|"
+    r"request canceled while waiting for connection"
+)
+NO_LOG = "Is log_group= right, and may the machines' role write to it?"
+#: What the log of a machine that came to nothing means, most telling first.
+CAUSES = (
+    (
+        r"exec format error|does not match the (specified|detected) (host )?platform|no matching manifest",
+        "The image does not have the machines' architecture: pass architecture= the other, or another image.",
+    ),
+    (r"toomanyrequests|pull rate limit", "The registry limits anonymous pulls: use a copy of yours."),
+    (r"no space left on device", "The image does not fit: pass disk_size= more."),
+    (NO_IMAGE, PULL),
+    (TIMEOUTS, NO_ROUTE),
+    (r"failed to initialize logging driver|the specified log group does not exist", NO_LOG),
+    (
+        r"docker: (command )?not found|docker\.service (not found|does not exist)",
+        "The machine image has no container engine: pass another ami=, or none.",
+    ),
+    (r"AccessDenied|not authorized to perform: ssm:GetParameter", FORBIDDEN),
+    (r"could not select device driver|nvidia-container", "The ami= has no drivers for GPUs."),
+)
+#: How systemd says with which code the first process of our container ended.
+STATUS = re.compile(r"(?:status=|exit(?:ed with)? (?:code|status) )(\d+)")
+
+
+def described(aws: AWS, ids: Collection[str]) -> list[dict[str, Any]]:
+    """What DescribeInstances says of these, 1,000 a call; unknown ones are left out."""
+    answers = side_by_side(
+        partial(_tolerant, partial(aws.call, "ec2", "describe_instances"), some)
+        for some in chunks(sorted(set(ids)), MAX_IDS)
+    )
+    return [instance for answer in answers for instance in _instances(answer.get("Reservations", ()))]
+
+
+def _instances(reservations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [instance for some in reservations for instance in some["Instances"]]
+
+
+def terminate(aws: AWS, ids: Collection[str]) -> None:
+    """End instances, 1,000 a call; unknown ones are no error."""
+    side_by_side(
+        partial(_tolerant, partial(aws.call, "ec2", "terminate_instances"), some)
+        for some in chunks(sorted(set(ids)), MAX_IDS)
+    )
+
+
+def _tolerant(call: Callable[..., dict[str, Any]], ids: Sequence[str]) -> dict[str, Any]:
+    """Make a call about instances, and again without those that EC2 says it does not know."""
+    left = list(ids)
+    while left:
+        try:
+            return call(InstanceIds=left)
+        except CloudError as error:
+            missing = set(re.findall(r"[\w-]+", str(error.__cause__)))
+            if code(error) not in UNKNOWN or not missing.intersection(left):
+                raise
+        left = [id for id in left if id not in missing]
+    return {}
+
+
+def living(aws: AWS, cluster: str | None) -> list[dict[str, Any]]:
+    """The instances of a cluster, or of all, that are there or may start again."""
+    filters = [*shared.tag_filter(cluster), {"Name": "instance-state-name", "Values": list(wire.ALIVE)}]
+    page = {"PageSize": MAX_IDS}
+    found = aws.pages("ec2", "describe_instances", "Reservations", Filters=filters, PaginationConfig=page)
+    return _instances(found)
+
+
+def sweep(aws: AWS, cluster: str, patience_s: float) -> Swept:
+    """Remove all that a cluster owns: its machines, then what they need no more."""
+
+    def end() -> list[str]:
+        ids = [instance["InstanceId"] for instance in living(aws, cluster)]
+        terminate(aws, ids)
+        return ids
+
+    parameters = ("machine", "client", *map(_ec2_names.plan_part, range(PARTS)))
+    return shared.sweep(
+        aws,
+        cluster,
+        end=end,
+        free=[partial(delete_template, aws, cluster), partial(shared.parameters, aws, cluster, parameters)],
+        ending=partial(_ending, aws, cluster),
+        unfinished=partial(_unfinished, aws),
+        patience_s=patience_s,
+    )
+
+
+def _ending(aws: AWS, cluster: str) -> list[str]:
+    """Instances that are on their way out, by whomever they were ended."""
+    filters = [*shared.tag_filter(cluster), {"Name": "instance-state-name", "Values": ["shutting-down"]}]
+    found = aws.pages("ec2", "describe_instances", "Reservations", Filters=filters)
+    return [instance["InstanceId"] for instance in _instances(found)]
+
+
+def _unfinished(aws: AWS, ids: Collection[str]) -> list[str]:
+    """Which of these still have their disks and interfaces."""
+    return [i["InstanceId"] for i in described(aws, ids) if i["State"]["Name"] != "terminated"]
+
+
+def delete_template(aws: AWS, cluster: str) -> list[str]:
+    """Delete the launch template."""
+    name = _ec2_names.template(cluster)
+    gone = aws.call("ec2", "delete_launch_template", LaunchTemplateName=name, fine=NO_TEMPLATE)
+    return [name] if gone else []
+
+
+def clusters(aws: AWS) -> list[str]:
+    """The names of all clusters that have a plan."""
+    filters = [{"Key": "Name", "Option": "Contains", "Values": [f"/{_ec2_names.plan_part(0)}"]}]
+    found = aws.pages("ssm", "describe_parameters", "Parameters", ParameterFilters=filters)
+    every = {_aws_names.cluster_of_parameter(parameter["Name"]) for parameter in found}
+    return sorted(filter(None, every))
+
+
+def expired(aws: AWS, now: float) -> list[str]:
+    """Clusters whose `expires` has passed and that have left more than expires by itself: two calls."""
+    templates, groups = side_by_side(
+        [
+            partial(
+                aws.pages,
+                "ec2",
+                "describe_launch_templates",
+                "LaunchTemplates",
+                Filters=shared.tag_filter(None),
+            ),
+            partial(shared.groups_of, aws, None),
+        ]
+    )
+    return shared.overdue(shared.owners_of([*templates, *groups], SERVICE), now)
+
+
+def console(aws: AWS, id: str, lines: int) -> str:
+    """The last lines of a machine's serial console; empty when there are none yet."""
+    request = {"InstanceId": id, "fine": UNKNOWN}
+    try:
+        answer = aws.call("ec2", "get_console_output", Latest=True, **request)
+    except CloudError as error:
+        if code(error) not in {"UnsupportedOperation", "InvalidParameterCombination"}:
+            raise
+        # Only machines of the Nitro system say what is on it now; others what was soon after their start.
+        # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_GetConsoleOutput.html
+        answer = aws.call("ec2", "get_console_output", **request)
+    return "\n".join(str(answer.get("Output") or "").splitlines()[-lines:])
+
+
+def diagnosis(machine: Machine, logs: str) -> CloudError:
+    """What to tell the user of a machine that ended before Dask answered on it."""
+    why = machine.reason or "EC2 gave no reason"
+    codes = [int(status) for status in STATUS.findall(logs)]
+    if said := [explain(number) for number in codes if number]:
+        why = f"{why}; {said[-1]}"
+    what = f"The {machine.role} {machine.id} ended before Dask answered on it: {why.rstrip('.')}."
+    for pattern, advice in CAUSES:
+        if re.search(pattern, logs, re.IGNORECASE):
+            return BootError(f"{what} {advice}", logs)
+    kind, advice = because(why) or (BootError, "")
+    return BootError(what, logs) if kind is BootError else kind(f"{what} {advice}")
