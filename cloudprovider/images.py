@@ -11,11 +11,20 @@ import urllib.request
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib import metadata
+from typing import Any
 
 from cloudprovider.config import setting
 from cloudprovider.errors import ConfigError
 
-__all__ = ["Reference", "carries_runtime", "default_image", "image_exists", "require_image"]
+__all__ = [
+    "Reference",
+    "carries_runtime",
+    "default_image",
+    "image_architectures",
+    "image_exists",
+    "require_architecture",
+    "require_image",
+]
 
 #: The last part of the official image's repository.
 OFFICIAL = "dask-cloud-runtime"
@@ -25,6 +34,8 @@ MANIFESTS = (
     "application/vnd.docker.distribution.manifest.list.v2+json, "
     "application/vnd.docker.distribution.manifest.v2+json"
 )
+#: Architectures as images call them, and as clouds do.
+ARCHITECTURES = {"amd64": "x86_64", "arm64": "arm64"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,16 +81,39 @@ def carries_runtime(image: str) -> bool:
     return Reference.of(image).repository.rpartition("/")[2] == OFFICIAL
 
 
-def require_image(image: str, timeout_s: float = 5.0) -> None:
-    """Refuse an image that its registry says it does not have.
+def require_image(
+    image: str, architecture: str | None = None, timeout_s: float = 5.0
+) -> frozenset[str] | None:
+    """Refuse an image that its registry says it does not have, or not for an architecture.
+
+    Parameters
+    ----------
+    image
+        Such as `ghcr.io/dask/dask:2026.8.0-py3.11`.
+    architecture
+        `x86_64` or `arm64`. Default: any.
+    timeout_s
+        Of each of at most four requests.
+
+    Returns
+    -------
+    frozenset of str or None
+        What `image_architectures` says.
 
     Raises
     ------
     ConfigError
         Only when the registry answers that there is none: a registry that cannot be asked is no reason.
     """
-    if image_exists(image, timeout_s) is not False:
-        return
+    found = image_architectures(image, timeout_s)
+    if found is not None and not found:
+        raise ConfigError(_absent(image))
+    if architecture is not None:
+        require_architecture(image, found, architecture)
+    return found
+
+
+def _absent(image: str) -> str:
     reference = Reference.of(image)
     hint = (
         "Dask has published no image for your versions: install a released Dask, or pass image= one of "
@@ -87,8 +121,36 @@ def require_image(image: str, timeout_s: float = 5.0) -> None:
         if image == default_image()
         else "Check its spelling and its tag; a private one needs repository_credentials=."
     )
+    return f"image={image!r}: {reference.registry} has no {reference.repository}:{reference.tag}. {hint}"
+
+
+def require_architecture(
+    image: str, found: frozenset[str] | None, architecture: str, machines: str = "the machines"
+) -> None:
+    """Refuse an image that is not for an architecture.
+
+    Parameters
+    ----------
+    image
+        Its name.
+    found
+        What `image_architectures` or `require_image` said of it.
+    architecture
+        `x86_64` or `arm64`.
+    machines
+        What is of that architecture, in words.
+
+    Raises
+    ------
+    ConfigError
+        When it is for others only; not when nobody knows.
+    """
+    if found is None or architecture in found:
+        return
+    platforms = ",".join(f"linux/{name}" for name in ARCHITECTURES)
     raise ConfigError(
-        f"image={image!r}: {reference.registry} has no {reference.repository}:{reference.tag}. {hint}"
+        f"image={image!r} is for {' and '.join(sorted(found))} only, but {machines} are {architecture}. "
+        f"Pass other machines (architecture=), or build it for both: docker buildx build --platform {platforms}."
     )
 
 
@@ -102,30 +164,71 @@ def image_exists(image: str, timeout_s: float = 5.0) -> bool | None:
     timeout_s
         Of each of at most three requests.
     """
-    reference = Reference.of(image)
-    base = str(setting("registry-url") or f"https://{reference.registry}/v2").rstrip("/")
-    url = f"{base}/{reference.repository}/manifests/{reference.tag}"
-    status, challenge = _ask(url, "", timeout_s)
-    if status == HTTPStatus.UNAUTHORIZED and (token := _token(challenge, timeout_s)):
-        status, _ = _ask(url, token, timeout_s)
+    status, _, _ = _manifest(image, timeout_s)
     if status == HTTPStatus.NOT_FOUND:
         return False
     return True if status == HTTPStatus.OK else None
 
 
-def _ask(url: str, token: str, timeout_s: float) -> tuple[int, str]:
-    """The status of a HEAD request, and what it asks to be authenticated with."""
-    headers = {"Accept": MANIFESTS, **({"Authorization": f"Bearer {token}"} if token else {})}
+def image_architectures(image: str, timeout_s: float = 5.0) -> frozenset[str] | None:
+    """Ask the image's registry which architectures it is for.
+
+    Parameters
+    ----------
+    image
+        Such as `ghcr.io/dask/dask:2026.8.0-py3.11`.
+    timeout_s
+        Of each of at most four requests.
+
+    Returns
+    -------
+    frozenset of str or None
+        Of `x86_64`, `arm64` and what images call the others; empty when the registry has no such image, None
+        when it does not say.
+    """
+    status, manifest, token = _manifest(image, timeout_s)
+    if status == HTTPStatus.NOT_FOUND:
+        return frozenset()
+    platforms = [entry.get("platform", {}) for entry in manifest.get("manifests", ())]
+    if digest := manifest.get("config", {}).get("digest"):  # one manifest: its configuration says
+        url = f"{_base(image)}/blobs/{digest}"
+        platforms = [_ask(url, token, timeout_s)[2]]
+    # Entries of no operating system hold signatures and the like:
+    # https://docs.docker.com/build/metadata/attestations/attestation-storage/
+    names = [p.get("architecture", "") for p in platforms if p.get("os") == "linux"]
+    return frozenset(ARCHITECTURES.get(name, name) for name in names if name) or None
+
+
+def _manifest(image: str, timeout_s: float) -> tuple[int, dict[str, Any], str]:
+    """The status and the document of an image's manifest or index, and the token that got it."""
+    url, token = f"{_base(image)}/manifests/{Reference.of(image).tag}", ""
+    status, challenge, manifest = _ask(url, token, timeout_s)
+    if status == HTTPStatus.UNAUTHORIZED and (token := _token(challenge, timeout_s)):
+        status, _, manifest = _ask(url, token, timeout_s)
+    return status, manifest, token
+
+
+def _base(image: str) -> str:
+    reference = Reference.of(image)
+    base = str(setting("registry-url") or f"https://{reference.registry}/v2").rstrip("/")
+    return f"{base}/{reference.repository}"
+
+
+def _ask(url: str, token: str, timeout_s: float) -> tuple[int, str, dict[str, Any]]:
+    """The status of a request, what it asks to be authenticated with, and the document it answers with."""
     # Only http(s): the scheme is ours or that of the configured registry.
-    request = urllib.request.Request(url, headers=headers, method="HEAD")  # noqa: S310
+    request = urllib.request.Request(url, headers={"Accept": MANIFESTS})  # noqa: S310
+    if token:  # not for the store of blobs to which a registry may redirect: it has a signature of its own
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
     try:
         with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310
-            return answer.status, ""
+            document = json.load(answer)
+            return answer.status, "", document if isinstance(document, dict) else {}
     except urllib.error.HTTPError as error:
         with error:
-            return error.code, error.headers.get("WWW-Authenticate") or ""
+            return error.code, error.headers.get("WWW-Authenticate") or "", {}
     except (OSError, ValueError):
-        return 0, ""
+        return 0, "", {}
 
 
 def _token(challenge: str, timeout_s: float) -> str:

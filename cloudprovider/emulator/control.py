@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import hashlib
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -98,7 +97,7 @@ class Control:
         return {}
 
     def registry(self, route: str) -> bytes | None:
-        """The manifest of an image; None when the registry has it not."""
+        """The index of an image; None when the registry has it not."""
         if not (match := MANIFEST.fullmatch(route)):
             return b"{}" if route == "/v2/" else None
         repository, tag = match.groups()
@@ -106,8 +105,7 @@ class Control:
         for image in images:
             path, _, own = image.name.rpartition(":")
             if own == tag and (path == repository or path.partition("/")[2] == repository):
-                digest = hashlib.sha256(image.name.encode()).hexdigest()
-                return json.dumps({"schemaVersion": 2, "config": {"digest": f"sha256:{digest}"}}).encode()
+                return json.dumps(image.index()).encode()
         return None
 
     def _metadata(self, rest: str, _: Any) -> dict[str, Any]:

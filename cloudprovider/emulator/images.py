@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import threading
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,8 @@ QUIET: Mapping[str, str] = MappingProxyType(
 )
 
 ARCHITECTURES = ("X86_64", "ARM64")
+#: What container images call them.
+PROCESSORS = {"X86_64": "amd64", "ARM64": "arm64"}
 
 
 class ImageNotFound(LookupError):  # noqa: N818  (the name every container engine gives it)
@@ -62,6 +65,23 @@ class Image:
     architectures: tuple[str, ...] = ARCHITECTURES
     environ: Mapping[str, str] = field(default_factory=lambda: QUIET)
     entrypoint: tuple[str, ...] = ()
+
+    def index(self) -> dict[str, Any]:
+        """What its registry answers: an index with one manifest for each architecture.
+
+        https://github.com/opencontainers/image-spec/blob/main/image-index.md
+        """
+        manifests = [
+            {
+                "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                "digest": f"sha256:{hashlib.sha256(f'{self.name} {architecture}'.encode()).hexdigest()}",
+                "size": 1024,
+                "platform": {"os": "linux", "architecture": PROCESSORS[architecture]},
+            }
+            for architecture in self.architectures
+        ]
+        kind = "application/vnd.oci.image.index.v1+json"
+        return {"schemaVersion": 2, "mediaType": kind, "manifests": manifests}
 
 
 def dask_image() -> str:
