@@ -10,7 +10,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from cloudprovider.emulator import ec2
+from cloudprovider.emulator import ec2, ecs_volumes
 from cloudprovider.emulator.ecs_boot import BootFailure, check_image, log_writer, resolved_secrets
 from cloudprovider.emulator.ledger import fargate_hourly, ipv4_hourly
 from cloudprovider.emulator.sessions import agent_connects
@@ -135,6 +135,7 @@ class Life:
         account = self._account
         for container in task.containers:
             task.secrets[container.name] = resolved_secrets(task, network, container)
+            task.mounts[container.name] = ecs_volumes.mounts(task, container, account.room.folder / "efs")
         writers = [log_writer(task, network, container, account.lock) for container in task.containers]
         task.enter("PENDING", "pullStartedAt")
         if not task.own:
@@ -192,13 +193,14 @@ class Life:
             environ=self._environ(task, container),
             address=task.address,
             architecture=task.architecture,
+            mounts=task.mounts[container.name],
             log=write,
             exited=functools.partial(self._exited, task, container),
         )
 
     def _environ(self, task: Task, container: Container) -> dict[str, str]:
         endpoint, network = self._account.endpoint, self._account.network
-        return {
+        environ = {
             **container.environment(),
             **task.secrets[container.name],
             **network.ecs_environ(endpoint, task.id, role=bool(task.task_role)),
@@ -209,6 +211,9 @@ class Life:
             "AWS_ENDPOINT_URL": endpoint,
             "AWS_EC2_METADATA_DISABLED": "true",
         }
+        if task.gpus:
+            environ["NVIDIA_VISIBLE_DEVICES"] = ",".join(task.gpus)
+        return environ
 
     def _exited(self, task: Task, container: Container, code: int) -> None:
         with self._account.lock:

@@ -109,7 +109,8 @@ class Namespaces:
             self._internet.links(
                 "link set lo up",
                 "link set caller up",
-                *(f"address add {address}/32 dev lo" for address in (api, backbone)),
+                f"address add {api}/32 dev lo",
+                f"address add {backbone}/32 dev caller",
                 f"route add {caller}/32 dev caller",
                 f"route add blackhole {block}",
             )
@@ -262,6 +263,7 @@ class Namespaces:
         )
         self._internet.links(
             f"link set {link} up",
+            f"address add {backbone}/32 dev {link}",  # else it would ask for the router as the API, which both are
             f"route add {router.address}/32 dev {link}",
             f"route replace blackhole {block}",
         )
