@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cloudprovider.errors import CapacityError, CloudError, ConfigError, CredentialsError, QuotaError
-from cloudprovider.images import default_image, require_image
+from cloudprovider.images import default_image, require_architecture, require_image
 from cloudprovider.providers import _aws_names, _ec2_boot, _ec2_images, _ec2_types
 from cloudprovider.providers import _aws_starts as starts
 from cloudprovider.providers import _ec2_names as names
@@ -29,7 +29,16 @@ if TYPE_CHECKING:
     from cloudprovider.providers._ec2_landing import Landing
     from cloudprovider.providers._ec2_types import Choice
 
-__all__ = ["booting", "check_image", "choose", "make_template", "planned", "refusal", "store"]
+__all__ = [
+    "booting",
+    "check_architectures",
+    "check_image",
+    "choose",
+    "make_template",
+    "planned",
+    "refusal",
+    "store",
+]
 
 #: Of several refusals the one that says most of what to do, and how they rank.
 TELLING = (CredentialsError, QuotaError, CapacityError, ConfigError, CloudError)
@@ -51,10 +60,22 @@ def booting(config: EC2Config, boots: Sequence[Boot], cluster: str) -> tuple[Boo
     return made
 
 
-def check_image(boots: Sequence[Boot]) -> None:
-    """Refuse a container image that its registry does not have."""
-    for image in dict.fromkeys(boot.image for boot in boots if boot.image):
-        require_image(image)
+def check_image(boots: Sequence[Boot]) -> dict[str, frozenset[str] | None]:
+    """Refuse a container image that its registry does not have; which architectures each is for."""
+    return {
+        image: require_image(image) for image in dict.fromkeys(boot.image for boot in boots if boot.image)
+    }
+
+
+def check_architectures(
+    choices: Mapping[str, Choice], boots: Sequence[Boot], known: Mapping[str, frozenset[str] | None]
+) -> None:
+    """Refuse a container image that is not for the machines that were chosen."""
+    for boot in boots:
+        if boot.image:
+            choice = choices[boot.role]
+            machines = f"machines like {choice.types[0].name}"
+            require_architecture(boot.image, known[boot.image], choice.architecture, machines)
 
 
 def choose(aws: AWS, config: EC2Config) -> tuple[dict[str, Choice], dict[str, MachineImage]]:

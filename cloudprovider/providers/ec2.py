@@ -94,15 +94,16 @@ class EC2Provider(Provider):
 
             _ec2_tunnel.plugin()
         made = starts.booting(self.config, boots, self.identity.name)
-        (choices, images), landing, *_ = side_by_side(
+        (choices, images), landing, known, *_ = side_by_side(
             [
                 partial(starts.choose, self.aws, self.config),
                 partial(land.find_or_make, self.aws, self.config),
+                partial(starts.check_image, made),
                 partial(self._claim, secrets.client),
                 *(partial(shared.pack, boot) for boot in made),
-                partial(starts.check_image, made),
             ]
         )
+        starts.check_architectures(choices, made, known)
         mine = self.aws, self.config, self.identity
         self._plan = starts.planned(self.config, self.identity, landing, choices, images, made)
         self._group, *_ = side_by_side(
