@@ -234,6 +234,8 @@ class AWS:
         if own and (handler := own.handler(request.operation)):
             content, kind = wire_xml.answer(request, handler(request))
             answer = (200, {"Content-Type": kind}, content)
+            if request.service == "ec2" and not request.operation.startswith("Describe"):
+                self.account.network.refresh()
             return answer if request.protocol == "ec2" else self._checked(request, answer)
         answer = self._moto.call(method, path, headers, body, caller)
         if request.service in HOSTS and not request.operation.startswith("Describe"):

@@ -34,6 +34,8 @@ class Guests:
             return
         if instance.guest is None:
             instance.guest = self._made(instance)
+        else:
+            self._account.network.refresh()  # its public address is another
         instance.guest.boot()
 
     def stop(self, instance: LiveInstance, timeout_s: float) -> bool:
@@ -56,6 +58,7 @@ class Guests:
 
     def _made(self, instance: LiveInstance) -> Guest:
         account, facts = self._account, instance.order.facts
+        network = account.network.attach(instance.ec2_backend, instance.nics[0], instance.id)
         gpus = sum(one["Count"] for one in facts.get("GpuInfo", {}).get("Gpus", []))
         disks = sum(one["Count"] for one in facts.get("InstanceStorageInfo", {}).get("Disks", []))
         kind = Kind(
@@ -69,7 +72,7 @@ class Guests:
             ecs_agent=instance.order.image.is_ecs,
         )
         return Guest(
-            account.room,
+            account.room.within(network),
             id=instance.id,
             address=instance.address,
             kind=kind,

@@ -182,8 +182,9 @@ class InstanceLife:
             if state == "terminated":
                 instance.ended = time.time()
                 self._account.ledger.stop(instance.id, instance.ended)
-                instance.release()
                 self._guests.discard(instance)
+                self._account.network.detach(instance.nics[0])
+                instance.release()
             self.changed()
 
 
