@@ -15,9 +15,10 @@ from contract import until
 from cloudprovider import tags as ledger
 from cloudprovider.emulator import Emulator
 from cloudprovider.emulator.permissions import PREFIXES
-from cloudprovider.errors import CapacityError, CloudError, ConfigError, CredentialsError
+from cloudprovider.errors import CapacityError, CloudError, ConfigError, CredentialsError, QuotaError
 from cloudprovider.provider import State
-from cloudprovider.providers.ecs import ECSProvider, FargateConfig, policy
+from cloudprovider.providers.ecs import ECSConfig, ECSProvider, FargateCluster, FargateConfig, policy
+from cloudprovider.quotas import Limits
 from cloudprovider.security import make_secrets
 
 SMALL = {"worker_cpu": 0.25, "worker_memory": "0.5 GiB", "scheduler_cpu": 0.25, "scheduler_memory": "0.5 GiB"}
@@ -622,3 +623,42 @@ def test_prices_of_machines(cloud):
     assert "1 vCPU, 4 GiB, X86_64, 120 GiB disk" == machine.kind
     assert {"vCPU", "memory", "storage", "public IPv4"} == set(rate.parts)
     assert fnmatchcase(machine.id, "[0-9a-f]" * 32)
+
+
+def test_quotas_are_the_vcpus_of_each_market(cloud):
+    """The account's vCPUs of the markets workers come from; the scheduler takes some of those on demand."""
+    figures = {"L-3032A538": 6.0, "L-36FBB829": 4.0}
+    cloud.reset(profile="instant", quotas=figures)
+    small = {"worker_cpu": 2, "worker_memory": 8}
+
+    [on_demand] = make(**small).quotas()
+    assert (6.0, 2.0, 0.25, 2) == (on_demand.limit, on_demand.each, on_demand.taken, on_demand.machines)
+    for part in ("Fargate On-Demand vCPU", "L-3032A538", "us-east-1"):
+        assert part in on_demand.name
+    assert "servicequotas/home/services/fargate/quotas/L-3032A538" in on_demand.advice
+    [spot] = make(spot=True, **small).quotas()
+    assert (4.0, 0.0, 2) == (spot.limit, spot.taken, spot.machines)
+    assert [2, 2] == [quota.machines for quota in make(spot="fallback", **small).quotas()]
+    assert 4 == called(cloud, "GetServiceQuota")
+
+
+def test_quotas_that_are_not_known(cloud):
+    """One that Service Quotas does not know makes the whole unknown; container instances have none."""
+    cloud.inject(
+        "error", "GetServiceQuota", code="NoSuchResourceException", message="There is none.", times=1
+    )
+    assert () == make(spot="fallback").quotas()
+    with cloud.inject("denied", "GetServiceQuota"):
+        assert () == Limits(make().quotas).known()
+    config = ECSConfig.of(name="it", ecs_cluster="batch", tunnel=True)
+    assert () == ECSProvider(config, config.identity()).quotas()
+
+
+def test_no_machine_without_a_quota_for_one(cloud):
+    """A start for which the quota has no room is refused before the first machine, and leaves nothing."""
+    cloud.inject("quota", room=0)
+    with pytest.raises(QuotaError, match=r"L-3032A538.*room for 0"):
+        FargateCluster(n_workers=1, progress=False, **SMALL)
+
+    assert (0, 1) == (called(cloud, "RunTask"), called(cloud, "GetServiceQuota"))
+    assert [] == cloud.leftovers()
