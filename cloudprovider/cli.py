@@ -6,19 +6,21 @@ import dataclasses
 import json
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from cloudprovider.emulator.__main__ import emulate
-from cloudprovider.errors import CloudError
+from cloudprovider.errors import CloudError, CredentialsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from cloudprovider.provider import Machine
 
-CLOUDS = ("fargate", "local")
+T = TypeVar("T")
+
+CLOUDS = ("fargate", "ec2", "local")
 #: The files under templates/policies.
 POLICIES = (
     "aws-fargate",
@@ -26,6 +28,10 @@ POLICIES = (
     "aws-fargate-execution",
     "aws-fargate-tunnel",
     "aws-fargate-tunnel-role",
+    "aws-ec2",
+    "aws-ec2-landing",
+    "aws-ec2-machine",
+    "aws-ec2-machine-ssm",
 )
 
 
@@ -59,7 +65,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="For programs
 def list_clusters(clouds: tuple[str, ...], region: str | None, *, as_json: bool) -> None:
     """List running clusters, by their machines' tags."""
     with plain_errors():
-        found = {name: _machines(name, region) for name in clouds or CLOUDS}
+        found = _of_each(clouds, lambda name: _provider(name, region).list(None))
     rows = [
         _row(name, cluster, group) for name, all_ in found.items() for cluster, group in _by_cluster(all_)
     ]
@@ -71,14 +77,32 @@ def list_clusters(clouds: tuple[str, ...], region: str | None, *, as_json: bool)
         click.echo("No cluster runs.")
 
 
-def _machines(name: str, region: str | None) -> list[Machine]:
+def _provider(cloud_name: str, region: str | None, name: str | None = None) -> Any:
     from cloudprovider import discovery
 
-    options = {"region": region} if region and name != "local" else {}
-    try:
-        return discovery.machines(name, **options)
-    except ImportError:  # the cloud's extra is not installed: it can have started nothing from here
-        return []
+    options = {"region": region} if region and cloud_name != "local" else {}
+    return discovery.provider(cloud_name, name, **options)
+
+
+def _of_each(clouds: Sequence[str], ask: Callable[[str], T]) -> dict[str, T]:
+    """What each cloud says; of those that nobody named, who cannot be asked is only mentioned."""
+    found = {}
+    for name in clouds or CLOUDS:
+        try:
+            found[name] = ask(name)
+        except ImportError:  # the cloud's extra is not installed: it can have started nothing from here
+            continue
+        except CredentialsError as error:
+            if clouds:
+                raise
+            click.echo(f"{name} is left out. {type(error).__name__}: {error}", err=True)
+    return found
+
+
+def _homes(clouds: Sequence[str], region: str | None, name: str) -> dict[str, int]:
+    """How many machines a cluster has in each cloud that has any; 0 in all when none has."""
+    counts = _of_each(clouds, lambda one: len(_provider(one, region).list(name)))
+    return {one: count for one, count in counts.items() if count} or counts
 
 
 def _by_cluster(machines: list[Machine]) -> list[tuple[str, list[Machine]]]:
@@ -119,44 +143,41 @@ def _minutes(seconds: float) -> str:
 
 @cloud.command()
 @click.argument("name", required=False)
-@click.option("--cloud", "cloud_name", type=click.Choice(CLOUDS), default="fargate", show_default=True)
+@cloud_option
 @region_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def sweep(name: str | None, cloud_name: str, region: str | None, *, yes: bool) -> None:
+def sweep(name: str | None, clouds: tuple[str, ...], region: str | None, *, yes: bool) -> None:
     """End cluster NAME and remove all it made; without NAME, what expired clusters left."""
-    from cloudprovider import discovery
-
-    options = {"region": region} if region and cloud_name != "local" else {}
     with plain_errors():
-        provider = discovery.provider(cloud_name, **options)
         if name is None:
-            swept = provider.sweep_expired()
+            found = _of_each(clouds, lambda one: _provider(one, region).sweep_expired())
+            swept = [cluster for some in found.values() for cluster in some]
             click.echo(f"Swept {len(swept)} expired clusters{': ' if swept else ''}{', '.join(swept)}.")
             return
-        machines = provider.list(name)
+        homes = _homes(clouds, region, name)
         if not yes:
-            click.confirm(f"End {len(machines)} machines of {name!r} and remove all it made?", abort=True)
-        result = provider.sweep(name)
-    click.echo(f"Ended {len(result.machines)} machines and removed {len(result.resources)} resources.")
-    if result.left:
-        raise click.ClickException(f"Still there: {', '.join(result.left)}. Sweep again in a minute.")
+            machines = sum(homes.values())
+            click.confirm(f"End {machines} machines of {name!r} and remove all it made?", abort=True)
+        results = [_provider(one, region).sweep(name) for one in homes]
+    ended, removed = (sum(len(getattr(r, kind)) for r in results) for kind in ("machines", "resources"))
+    click.echo(f"Ended {ended} machines and removed {removed} resources.")
+    if left := [one for result in results for one in result.left]:
+        raise click.ClickException(f"Still there: {', '.join(left)}. Sweep again in a minute.")
 
 
 @cloud.command()
 @click.argument("name")
-@click.option("--cloud", "cloud_name", type=click.Choice(CLOUDS), default="fargate", show_default=True)
+@cloud_option
 @region_option
 @click.option("--lines", default=100, show_default=True, help="Of each machine.")
-def logs(name: str, cloud_name: str, region: str | None, lines: int) -> None:
+def logs(name: str, clouds: tuple[str, ...], region: str | None, lines: int) -> None:
     """Show the last log lines of every live machine of cluster NAME."""
-    from cloudprovider import discovery
-
-    options = {"region": region} if region and cloud_name != "local" else {}
     with plain_errors():
-        provider = discovery.provider(cloud_name, name, **options)
-        for machine in provider.list(name):
-            click.echo(f"== {machine.role} {machine.id}")
-            click.echo(provider.logs(machine.id, lines))
+        for one in _homes(clouds, region, name):
+            provider = _provider(one, region, name)
+            for machine in provider.list(name):
+                click.echo(f"== {machine.role} {machine.id}")
+                click.echo(provider.logs(machine.id, lines))
 
 
 @cloud.command()
@@ -164,10 +185,11 @@ def logs(name: str, cloud_name: str, region: str | None, lines: int) -> None:
 @click.option("--region", default="*", show_default=True)
 @click.option("--account", default="*", show_default=True)
 def policy(name: str, region: str, account: str) -> None:
-    """Print a least-privilege policy: of whoever starts clusters (aws-fargate), or of a role."""
-    from cloudprovider.providers import ecs
+    """Print a least-privilege policy: of whoever starts clusters (aws-fargate, aws-ec2), or of a role."""
+    from cloudprovider.providers import ec2, ecs
 
-    click.echo(json.dumps(json.loads(ecs.policy(name, region=region, account=account)), indent=2))
+    of = ec2.policy if name.startswith("aws-ec2") else ecs.policy
+    click.echo(json.dumps(json.loads(of(name, region=region, account=account)), indent=2))
 
 
 @cloud.command()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["CLOUDS", "discover", "machines"]
 
 #: What the command line calls a provider -> the name of its cluster class in `cloudprovider`.
-CLOUDS = {"fargate": "FargateCluster", "local": "ProcessCluster"}
+CLOUDS = {"fargate": "FargateCluster", "ec2": "EC2Cluster", "local": "ProcessCluster"}
 
 
 def cluster_class(cloud: str) -> Any:

@@ -94,7 +94,7 @@ def test_every_policy_can_be_printed(run):
         for name in templates.names()
         if name.startswith("policies/")
     }
-    assert shipped - {"aws-ecs-trust"} == set(POLICIES)
+    assert shipped - {"aws-ecs-trust", "aws-ec2-trust"} == set(POLICIES)
     for name in POLICIES:
         assert json.loads(run("policy", name).output)["Statement"]
 

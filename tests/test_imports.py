@@ -27,7 +27,7 @@ def test_importing_the_package_imports_nothing_else():
     assert not imported("import cloudprovider") & {*SDKS, "dask", "distributed", "tornado", "asyncio"}
 
 
-@pytest.mark.parametrize("name", ["FargateCluster", "ECSCluster", "ProcessCluster"])
+@pytest.mark.parametrize("name", ["FargateCluster", "ECSCluster", "EC2Cluster", "ProcessCluster"])
 def test_importing_a_manager_brings_no_sdk(name):
     """A manager's class needs what `distributed.deploy` needs and modules of ours, but no SDK."""
     beyond = imported(f"from cloudprovider import {name}", after="import distributed.deploy")
