@@ -1,20 +1,22 @@
 """Keywords of dask-cloudprovider (2025.9.0) and what they are called here: one table per cloud.
 
-Two of its keywords exist here with another meaning. `worker_cpu` and `scheduler_cpu` are thousands there
+Some of its keywords exist here with another meaning. `worker_cpu` and `scheduler_cpu` are thousands there
 (1/1024 of a vCPU) and at most 16 here, so that the number says which is meant. `scheduler_timeout`
-is read as dask-cloudprovider's only beside another keyword of its own.
+is read as dask-cloudprovider's only beside another keyword of its own. `volumes` are a list there and a
+mapping here.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cloudprovider.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 __all__ = ["TABLES", "translated_options"]
 
@@ -101,9 +103,7 @@ TASKS = {
     "skip_cleanup": without_effect(),
     "task_role_arn": renamed("role"),
     "task_role_policies": refused("attach the policies to a role of yours, and pass role=.", [], ()),
-    "volumes": Rule(into=lambda volumes: {"task_definition_args": {"volumes": volumes}}),
     "worker_extra_args": refused("pass worker_options=, keyword arguments of distributed's Nanny."),
-    "worker_gpu": refused("Fargate has no GPUs; on ECS pass task_definition_args=.", 0),
     "worker_mem": renamed("worker_memory", mebibytes),
     "worker_task_definition_arn": refused("pass image=, role= and task_definition_args=."),
     "worker_task_kwargs": renamed("task_args"),
@@ -118,6 +118,7 @@ TABLES: dict[str, dict[str, Rule]] = {
         "fargate_scheduler": refused("use ECSCluster for container instances of your own.", True),
         "fargate_spot": renamed("spot"),
         "fargate_workers": refused("use ECSCluster for container instances of your own.", True),
+        "worker_gpu": refused("Fargate has no GPUs: use ECSCluster.", 0),
     },
     "ecs": {
         **TASKS,
@@ -130,6 +131,10 @@ TABLES: dict[str, dict[str, Rule]] = {
 SHARED: dict[str, tuple[Callable[[Any, bool], bool], Rule]] = {
     "scheduler_cpu": (lambda value, _: _thousands(value), renamed("scheduler_cpu", vcpus)),
     "scheduler_timeout": (lambda _, others: others, renamed("idle_timeout")),
+    "volumes": (
+        lambda value, _: not isinstance(value, Mapping),
+        Rule(into=lambda volumes: {"task_definition_args": {"volumes": volumes}}),
+    ),
     "vpc": (lambda value, _: value == "default", without_effect()),
     "worker_cpu": (lambda value, _: _thousands(value), renamed("worker_cpu", vcpus)),
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pathlib
 import subprocess
 import sys
 import time
@@ -219,6 +221,57 @@ def test_capacity_provider(cloud):
         host(cloud, capacity_provider="own")
         cluster.wait_for_workers(2, timeout=60)
         assert {"own"} == {one["capacityProviderName"] for one in hosts() if one["runningTasksCount"]}
+    assert nothing_left(cloud)
+
+
+def test_one_worker_a_gpu(cloud):
+    """A machine with two GPUs runs two workers, each of which has one of its own first."""
+    host(cloud, gpus=4)
+
+    def device(dask_worker):
+        return os.environ["CUDA_VISIBLE_DEVICES"].split(",")[0], dask_worker.state.total_resources
+
+    with ECSCluster(n_workers=4, worker_gpu=2, **SMALL) as cluster, Client(cluster) as client:
+        client.wait_for_workers(4, timeout=60)
+        seen = client.run(device).values()
+        names = {worker["name"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()}
+        assert 2 == len({name.rpartition("-")[0] for name in names})
+    assert [{"GPU": 1}] * 4 == [resources for _, resources in seen]
+    assert 4 == len({gpu for gpu, _ in seen})
+
+
+def test_no_gpus_left(cloud):
+    """GPUs that no container instance has are a refusal, told as one."""
+    with pytest.raises(CapacityError, match="RESOURCE:GPU"):
+        ECSCluster(n_workers=1, worker_gpu=1, **SMALL)
+    assert nothing_left(cloud)
+
+
+def test_machines_share_a_file_system(cloud):
+    """What one machine writes below a volume's path another reads."""
+    efs, ec2 = boto3.client("efs"), boto3.client("ec2")
+    system = efs.create_file_system(CreationToken="data")["FileSystemId"]
+    for subnet in ec2.describe_subnets()["Subnets"]:
+        efs.create_mount_target(FileSystemId=system, SubnetId=subnet["SubnetId"])
+
+    def write(text):
+        pathlib.Path(os.environ["SHARED"], "said").write_text(text)
+
+    def read():
+        return pathlib.Path(os.environ["SHARED"], "said").read_text()
+
+    shared = {"volumes": {"/data": system}, "environment": {"SHARED": "/data"}}
+    with ECSCluster(n_workers=2, **shared, **SMALL) as cluster, Client(cluster) as client:
+        client.wait_for_workers(2, timeout=60)
+        one, other = client.scheduler_info()["workers"]
+        client.submit(write, "hello", workers=[one]).result(timeout=30)
+        assert "hello" == client.submit(read, workers=[other]).result(timeout=30)
+
+
+def test_file_system_that_is_not_there(cloud):
+    """The error of a start says which option is wrong, and nothing is left."""
+    with pytest.raises(ConfigError, match=r"volumes= .*mount target"):
+        ECSCluster(n_workers=1, volumes={"/data": "fs-0123"}, **SMALL)
     assert nothing_left(cloud)
 
 

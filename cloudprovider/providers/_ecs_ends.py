@@ -29,6 +29,10 @@ SERVICE = "ecs"
 #: StopTask of what is not there.
 NO_TASK = ("InvalidParameterException/not found", "ClusterNotFoundException")
 
+MOUNTS = (
+    "Is volumes= right? Each zone of the machines needs a mount target of the file system, whose security "
+    "group admits theirs on port 2049."
+)
 NO_ROUTE = (
     "Its subnet has no route out: pass public=True, or subnets= with a route to a NAT gateway, or with VPC "
     "endpoints for ECR, S3, SSM and CloudWatch Logs. Its security groups must let it out, too."
@@ -47,6 +51,7 @@ TIMEOUTS = (
 FORBIDDEN = r"ResourceInitialization.*(AccessDenied|not authorized)|unable to (pull|retrieve) secret.*denied"
 #: What the reason or the log of a machine that came to nothing means, most telling first.
 CAUSES: tuple[tuple[str, type[CloudError], str], ...] = (
+    (r"EFS utils", ConfigError, MOUNTS),
     (r"exec format error|platform", ConfigError, PLATFORM),
     (
         r"toomanyrequests|pull rate limit",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from cloudruntime.boot import BOOT, SCHEDULER, Boot
@@ -42,6 +43,11 @@ PLACED = "dask-cloud.placed"
 GB = 1024
 MAX_DEFINITION = 64 * 1024  # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-quotas.html
 MAX_SUBNETS = 16  # https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_AwsVpcConfiguration.html
+
+
+#: Where a machine sees a volume, and what it is: an EFS file system, and maybe an access point of it.
+MOUNT = re.compile(r"/[\w./-]+")
+VOLUME = re.compile(r"(fs-[0-9a-f]+)(?:/(fsap-[0-9a-f]+))?")
 
 
 def kind_of(cpu: int, memory: int, architecture: str, storage: int = 20) -> str:
@@ -98,8 +104,27 @@ def task_definition_request(
         container["repositoryCredentials"] = {"credentialsParameter": config.repository_credentials}
     if not scheduler and (storage := getattr(config, "ephemeral_storage", None)):
         request["ephemeralStorage"] = {"sizeInGiB": storage}
+    if gpus := config.gpus(boot.role):
+        # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs-gpu-specifying.html
+        container["resourceRequirements"] = [{"type": "GPU", "value": str(gpus)}]
+    if config.volumes:
+        request["volumes"], container["mountPoints"] = volumes(config.volumes)
     request["tags"] = ecs_tags(ledger.for_machine(identity, boot.role, boot.group, config.tags))
     return _fitting(_merged(request, config.task_definition_args))
+
+
+def volumes(wanted: Mapping[str, str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The volumes of a task definition, encrypted on the way, and where its container sees them."""
+    found, points = [], []
+    for number, (path, volume) in enumerate(wanted.items()):
+        match = VOLUME.fullmatch(volume)
+        system, point = match.groups() if match else (volume, None)
+        efs: dict[str, Any] = {"fileSystemId": system, "transitEncryption": "ENABLED"}
+        if point:
+            efs["authorizationConfig"] = {"accessPointId": point}
+        found.append({"name": f"volume-{number}", "efsVolumeConfiguration": efs})
+        points.append({"sourceVolume": f"volume-{number}", "containerPath": path})
+    return found, points
 
 
 def _merged(request: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:

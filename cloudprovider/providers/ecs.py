@@ -93,6 +93,9 @@ class TaskConfig(AWSConfig):
     repository_credentials
         ARN of a secret in AWS Secrets Manager with the login of a private registry. The default execution
         role reads those whose name starts with `dask/`.
+    volumes
+        EFS file systems by where machines see them: `{"/data": "fs-0123"}`, or `"fs-0123/fsap-4567"` through an
+        access point. Each zone needs a mount target whose security group admits the machines' (port 2049).
     task_args
         Further arguments of RunTask.
     task_definition_args
@@ -112,6 +115,7 @@ class TaskConfig(AWSConfig):
     scheduler_memory: str | float = "4 GiB"
     architecture: str = "x86_64"
     repository_credentials: str | None = None
+    volumes: Mapping[str, str] = field(default_factory=dict)
     task_args: Mapping[str, Any] = field(default_factory=dict)
     task_definition_args: Mapping[str, Any] = field(default_factory=dict)
     # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/throttling.html
@@ -130,6 +134,12 @@ class TaskConfig(AWSConfig):
                 "The default execution role reads only secrets whose name starts with 'dask/': rename the "
                 "secret of repository_credentials=, or pass an execution_role= of yours that may read it."
             )
+        for path, volume in self.volumes.items():
+            if not wire.MOUNT.fullmatch(path) or not wire.VOLUME.fullmatch(volume):
+                raise ConfigError(
+                    f"volumes={{{path!r}: {volume!r}}} must be like {{'/data': 'fs-0123'}}, or "
+                    "'fs-0123/fsap-4567' through an access point."
+                )
         for role in ("worker", "scheduler"):
             self.size(role)
 
@@ -141,16 +151,22 @@ class TaskConfig(AWSConfig):
             raise ConfigError(f"{role}_cpu={cpu!r} and {role}_memory={memory!r} must be more than nothing.")
         return size
 
+    def gpus(self, role: str) -> int:  # noqa: ARG002  (only a worker on container instances may have some)
+        """GPUs of a role's machines."""
+        return 0
+
     def boot_for(self, role: str, identity: Identity) -> Boot:
         """What a machine of that role runs, with the threads and memory that were ordered for it."""
         boot = super().boot_for(role, identity)
         if role != "worker":
             return boot
         cpu, memory = self.size(role)
+        processes = self.workers_per_machine or self.gpus(role) or 1
         return dataclasses.replace(
             boot,
-            nthreads=boot.nthreads or max(1, cpu // GB // boot.processes),
-            memory_limit=boot.memory_limit or f"{memory // boot.processes} MiB",
+            processes=processes,
+            nthreads=boot.nthreads or max(1, cpu // GB // processes),
+            memory_limit=boot.memory_limit or f"{memory // processes} MiB",
         )
 
     def markets(self, role: str) -> tuple[str, ...]:  # noqa: ARG002  (Fargate's depend on the role)
@@ -229,6 +245,8 @@ class ECSConfig(TaskConfig):
     ----------
     capacity_provider
         Name of the capacity provider that starts container instances. Default: those that are there.
+    worker_gpu
+        GPUs of each worker's machine, which then runs one Dask worker a GPU.
     """
 
     section: ClassVar[str] = "ecs"
@@ -237,6 +255,7 @@ class ECSConfig(TaskConfig):
     # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-networking-awsvpc.html
     public: bool = False
     capacity_provider: str | None = None
+    worker_gpu: int = 0
 
     def check(self) -> None:
         """Refuse what cannot work, before any call."""
@@ -245,6 +264,12 @@ class ECSConfig(TaskConfig):
             raise ConfigError("ECSCluster needs ecs_cluster=, one of yours; FargateCluster needs none.")
         if self.public:
             raise ConfigError("public=True: tasks on container instances can have no public address.")
+        if self.worker_gpu != int(self.worker_gpu) or self.worker_gpu < 0:
+            raise ConfigError(f"worker_gpu={self.worker_gpu!r} must be a whole number: ECS gives whole GPUs.")
+
+    def gpus(self, role: str) -> int:
+        """GPUs of a role's machines."""
+        return self.worker_gpu if role == "worker" else 0
 
     def capacity(self, market: str) -> dict[str, Any]:  # noqa: ARG002  (the capacity provider knows)
         """The part of a RunTask call that says which capacity runs the tasks."""
