@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import gzip
+import json
 import re
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from cloudprovider.provider import Identity
     from cloudprovider.providers._ec2_config import EC2Config
 
-__all__ = ["MAX_USER_DATA", "boot_of", "check", "log_stream", "user_data"]
+__all__ = ["MAX_USER_DATA", "boot_of", "check", "log_stream", "machine_secret", "pack", "user_data"]
 
+# An advanced parameter: https://docs.aws.amazon.com/systems-manager/latest/userguide/parameter-store-advanced-parameters.html
+MAX_SECRET = 8192
 MAX_USER_DATA = 16_384  # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-add-user-data.html
 RUNTIME = "/run/dask-cloud/runtime"
 INSTANCE_ID = "`cat /var/lib/cloud/data/instance-id`"
@@ -54,7 +57,7 @@ def user_data(
     ConfigError
         When it is larger than EC2 takes.
     """
-    program, packed = _runtime(boot)
+    program, packed = pack(boot)
     variables, rest = _split(boot)
     text = templates.render(
         "cloud-init.yaml",
@@ -73,6 +76,30 @@ def user_data(
         runtime=_base64(program.encode()),
     )
     return _fitting(gzip.compress(_bare(text).encode(), mtime=0))
+
+
+def machine_secret(secret: str, boots: Sequence[Boot]) -> str:
+    """The machines' secret, with what of the runtime they need only then, where their image does not carry it.
+
+    User data alone could not hold all of it. The parameter is read by every machine anyway, and has room.
+
+    Raises
+    ------
+    ConfigError
+        When the keys leave too little room.
+    """
+    if all(carries_runtime(boot.image) for boot in boots):
+        return secret
+    from cloudruntime.packing import late
+    from cloudruntime.rest import REST
+
+    text = json.dumps({**json.loads(secret), REST: late()})
+    if len(text) > MAX_SECRET:
+        raise ConfigError(
+            f"security= has {len(secret)} bytes of keys, which leaves too little of a parameter's {MAX_SECRET} for "
+            "the runtime. Use elliptic curve keys, or an image that carries the runtime."
+        )
+    return text
 
 
 def check(config: EC2Config, boots: Sequence[Boot]) -> None:
@@ -120,13 +147,13 @@ def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def _runtime(boot: Boot) -> tuple[str, bytes]:
-    """The program that unpacks the runtime, and the runtime, for an image that does not carry it."""
+def pack(boot: Boot) -> tuple[str, bytes]:
+    """Once a process: the program that unpacks the runtime, and the runtime, for an image that does not carry it."""
     if carries_runtime(boot.image):
         return "", b""
-    from cloudruntime.packing import compressed, unpack
+    from cloudruntime.packing import early, unpack
 
-    return unpack(f"r=open({RUNTIME + '.lzma'!r},'rb').read()"), compressed(boot)
+    return unpack(f"r=open({RUNTIME + '.bz2'!r},'rb').read()"), early(boot)
 
 
 def _fitting(data: bytes) -> bytes:

@@ -14,7 +14,7 @@ from cloudprovider import templates
 from cloudprovider.cluster import CloudCluster
 from cloudprovider.errors import CapacityError, CloudError, QuotaError
 from cloudprovider.provider import Created, Machine, Provider, State, Swept
-from cloudprovider.providers import _aws_ends, _aws_names
+from cloudprovider.providers import _aws_ends, _aws_names, _ec2_boot
 from cloudprovider.providers import _aws_starts as shared
 from cloudprovider.providers import _ec2_ends as ends
 from cloudprovider.providers import _ec2_landing as land
@@ -100,7 +100,7 @@ class EC2Provider(Provider):
                 partial(land.find_or_make, self.aws, self.config),
                 partial(starts.check_image, made),
                 partial(self._claim, secrets.client),
-                *(partial(shared.pack, boot) for boot in made),
+                *(partial(_ec2_boot.pack, boot) for boot in made),
             ]
         )
         starts.check_architectures(choices, made, known)
@@ -109,7 +109,7 @@ class EC2Provider(Provider):
         self._group, *_ = side_by_side(
             [
                 partial(shared.make_group, *mine, landing.network.vpc, self.config.sources()),
-                partial(shared.store, *mine, "machine", secrets.machine),
+                partial(shared.store, *mine, "machine", _ec2_boot.machine_secret(secrets.machine, made)),
                 partial(starts.store, *mine, self._plan),
             ]
         )

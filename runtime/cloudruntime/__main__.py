@@ -10,7 +10,7 @@ import tempfile
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from cloudruntime import identity, secrets, versions
+from cloudruntime import identity, rest, secrets, versions
 from cloudruntime.boot import Boot
 from cloudruntime.exits import Ended, Exit
 
@@ -52,7 +52,9 @@ def _run(environ: MutableMapping[str, str], folder: str) -> Ended:
     _check_image(boot)
     keys = None
     if boot.secret:
-        keys = secrets.keep(_or_end(Exit.secret, secrets.fetch, boot.secret, environ), folder)
+        bundle = _or_end(Exit.secret, secrets.fetch, boot.secret, environ)
+        _or_end(Exit.boot, rest.unpack, bundle.get(rest.REST, ""), os.path.dirname(__file__))  # noqa: PTH120
+        keys = secrets.keep(bundle, folder)
     if boot.jupyter:
         _check_jupyter(boot, keys)
     who = _or_end(Exit.identity, identity.learn, environ)

@@ -29,6 +29,8 @@ __all__ = ["Child", "Site", "die_with", "start"]
 
 #: `PORT:WORD` of the supervisor's end of the line, for a Dask process that is no fork.
 CHANNEL = "DASK_CLOUD_CHANNEL"
+#: Folder for what Dask spills, on the machine's own disks where it has any.
+SCRATCH = "DASK_CLOUD_SCRATCH"
 #: Whether the Dask process is a fork. One of a process that has used Apple's frameworks is not safe.
 CAN_FORK = hasattr(os, "fork") and sys.platform != "darwin"
 
@@ -203,6 +205,8 @@ def live(site: Site, sock: socket.socket) -> int:
 def _settle(site: Site) -> None:
     """Take on the Boot's environment before Dask reads it, also where Dask came with the fork."""
     os.environ.update({name: str(value) for name, value in site.boot.environment.items()})
+    if scratch := os.environ.get(SCRATCH):
+        os.environ.setdefault("DASK_TEMPORARY_DIRECTORY", scratch)
     # distributed asserts more than 11 s: https://github.com/dask/distributed/blob/main/distributed/comm/tcp.py
     network_s = max(11, round(site.boot.leases.network))
     os.environ.setdefault("DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP", f"{network_s}s")

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Identity", "learn"]
+__all__ = ["METADATA", "Identity", "learn"]
 
+#: Whose metadata service says who this machine is.
+METADATA = "DASK_CLOUD_METADATA"
 #: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-metadata-endpoint-v4-fargate.html
 ECS = "ECS_CONTAINER_METADATA_URI_V4"
 #: Without a metadata service: the machine's id, and the address it binds.
@@ -45,11 +47,24 @@ def learn(environ: Mapping[str, str]) -> Identity:
     ValueError
         When neither says who this is.
     """
+    if cloud := environ.get(METADATA):
+        if cloud not in CLOUDS:
+            raise ValueError(f"{METADATA}={cloud!r} is none that this runtime can ask: {', '.join(CLOUDS)}")
+        return CLOUDS[cloud](environ)
     if environ.get(ECS):
         return of_ecs(_get(environ[ECS] + "/task"))
     if environ.get(MACHINE):
         return Identity(id=environ[MACHINE], address=environ.get(ADDRESS) or "127.0.0.1")
-    raise ValueError(f"neither {ECS} nor {MACHINE} is set")
+    raise ValueError(f"neither {METADATA}, {ECS} nor {MACHINE} is set")
+
+
+def of_ec2(environ: Mapping[str, str]) -> Identity:
+    """Ask the metadata service of an EC2 instance."""
+    from cloudruntime.aws import Metadata
+
+    service = Metadata(environ)
+    address = service.need("meta-data/local-ipv4")
+    return Identity(id=service.need("meta-data/instance-id"), address=address)
 
 
 def of_ecs(task: Mapping[str, Any]) -> Identity:
@@ -75,3 +90,6 @@ def _get(url: str) -> Any:
             return json.load(answer)
     except OSError as error:
         raise ValueError(f"the metadata service at {url} does not answer: {error}") from error
+
+
+CLOUDS = {"ec2": of_ec2}

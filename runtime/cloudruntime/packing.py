@@ -4,34 +4,37 @@ from __future__ import annotations
 
 import ast
 import base64
+import bz2
 import functools
-import json
-import lzma
 from importlib import resources
 from typing import TYPE_CHECKING
+
+from cloudruntime.rest import REST, digest
 
 if TYPE_CHECKING:
     from cloudruntime.boot import Boot
 
-__all__ = ["BOOTSTRAP", "PACKED", "UNPACKED", "compressed", "packed", "unpack"]
+__all__ = ["BOOTSTRAP", "PACKED", "UNPACKED", "early", "late", "packed", "unpack"]
 
 #: Environment variable that holds the packed runtime.
 PACKED = "DASK_CLOUD_RUNTIME"
 #: Environment variable that says where it was unpacked, so that the machine leaves nothing behind.
 UNPACKED = "DASK_CLOUD_UNPACKED"
 
-#: Modules that only some machines need: their roles, and whether only those that serve Jupyter.
+#: Modules that only some machines need: those of one role.
 ROLES = {
+    "gpus.py": "worker",
     "jupyter.py": "scheduler",
     "leaving.py": "scheduler",
+    "notices.py": "worker",
     "scheduler.py": "scheduler",
     "work.py": "scheduler",
     "worker.py": "worker",
 }
+#: Modules that every machine needs, but not before it has its secret: they can come with it.
+LATE = ("child.py", "front.py", "supervisor.py")
 #: Modules that no machine needs.
 AT_HOME = {"packing.py"}
-# The oldest container of this compression is also the smallest: it has no checksums.
-FILTERS = [{"id": lzma.FILTER_LZMA1, "preset": 9 | lzma.PRESET_EXTREME, "pb": 0}]
 
 
 def unpack(read: str) -> str:
@@ -45,13 +48,14 @@ def unpack(read: str) -> str:
         Statements that read the packed runtime into `r`.
     """
     return f"""\
-import base64,json,lzma,os,sys,tempfile
+import base64,bz2,os,sys,tempfile
 e=os.environ
 {read}
 d=e["{UNPACKED}"]=tempfile.mkdtemp(prefix="cloudruntime-")
 p=os.path.join(d,"cloudruntime")
 os.mkdir(p)
-for n,s in json.loads(lzma.decompress(r).decode()).items():
+for m in bz2.decompress(r).decode().split("\\0"):
+    n,_,s=m.partition("\\n")
     with open(os.path.join(p,n),"w",encoding="utf-8") as f:f.write(s)
 e["PYTHONPATH"]=os.pathsep.join([d]+[q for q in [e.get("PYTHONPATH")] if q])
 sys.stdout.flush()
@@ -65,16 +69,22 @@ BOOTSTRAP = unpack(f'r=base64.b85decode(e.pop("{PACKED}"))')
 
 def packed(boot: Boot) -> str:
     """The runtime of a boot's machines as text."""
-    return base64.b85encode(compressed(boot)).decode()
+    return base64.b85encode(_compressed(_needed(boot))).decode()
 
 
-def compressed(boot: Boot) -> bytes:
-    """The runtime of a boot's machines."""
-    return _compressed(frozenset(name for name in _names() if _needed(name, boot)))
+def early(boot: Boot) -> bytes:
+    """The runtime of a boot's machines, but for what comes with their secret."""
+    return _compressed(_needed(boot) - {*LATE}, digest(late()))
 
 
-def _needed(name: str, boot: Boot) -> bool:
-    return ROLES.get(name, boot.role) == boot.role and (name != "jupyter.py" or boot.jupyter)
+def late() -> str:
+    """What of the runtime comes with the secret, as text; the same for every role."""
+    return base64.b85encode(_compressed(frozenset(LATE))).decode()
+
+
+def _needed(boot: Boot) -> frozenset[str]:
+    names = {name for name in _names() if ROLES.get(name, boot.role) == boot.role}
+    return frozenset(names if boot.jupyter else names - {"jupyter.py"})
 
 
 @functools.cache
@@ -84,11 +94,14 @@ def _names() -> tuple[str, ...]:
 
 
 @functools.cache
-def _compressed(names: frozenset[str]) -> bytes:
+def _compressed(names: frozenset[str], rest: str = "") -> bytes:
+    """The sources of modules, and the digest of what is still to come."""
     folder = resources.files("cloudruntime")
     sources = {name: _bare((folder / name).read_text(encoding="utf-8")) for name in sorted(names)}
-    text = json.dumps(sources, separators=(",", ":")).encode()
-    return lzma.compress(text, format=lzma.FORMAT_ALONE, filters=FILTERS)
+    text = "\0".join(
+        f"{name}\n{source}" for name, source in ({**sources, REST: rest} if rest else sources).items()
+    )
+    return bz2.compress(text.encode())  # of what every Python has, the best for text of this length
 
 
 def _bare(source: str) -> str:

@@ -81,4 +81,10 @@ def _of_file(path: str, _environ: MutableMapping[str, str]) -> str:
         raise ValueError(f"the machine's secret cannot be read: {error}") from error
 
 
-SCHEMES = {"env": _of_environment, "file": _of_file}
+def _of_ssm(name: str, environ: MutableMapping[str, str]) -> str:
+    from cloudruntime.aws import parameter
+
+    return parameter(name, environ)
+
+
+SCHEMES = {"env": _of_environment, "file": _of_file, "ssm": _of_ssm}

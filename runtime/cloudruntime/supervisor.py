@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from cloudruntime.child import Child, Site
     from cloudruntime.jupyter import Jupyter
+    from cloudruntime.notices import Notice
 
-__all__ = ["Supervisor", "say", "supervise"]
+__all__ = ["Supervisor", "renew", "say", "supervise"]
 
 TICK_S = 0.25
 #: How long Dask may take to end, drain apart, before it is killed.
@@ -37,12 +38,24 @@ STOP_S = 120.0
 LAST_WORD = 0.9
 #: What of them is left for the end after the drain.
 MARGIN_S = 20.0
+#: File that the machine's own timer looks at: it ends the machine when nobody has touched it for long.
+LEASE = "DASK_CLOUD_LEASE"
+RENEW_S = 5.0
 
 
 def say(message: str) -> None:
     """A line in the machine's log."""
     sys.stderr.write(f"dask-cloud-runtime: {message}\n")
     sys.stderr.flush()
+
+
+def renew(lease: str) -> None:
+    """Let the machine live on; nothing where it has no timer."""
+    if lease:
+        try:
+            os.utime(lease)
+        except OSError as error:
+            say(f"the lease cannot be renewed: {error}")
 
 
 class Supervisor:
@@ -73,6 +86,7 @@ class Supervisor:
         self.ended: Ended | None = None
         self._cause: Ended | None = None
         self._deadline = float("inf")
+        self._renewed = float("-inf")
         self._stop_s = float(os.environ.get(STOP) or STOP_S) * LAST_WORD
         self._wake = asyncio.Event()
         self._jupyter: Jupyter | None = None
@@ -82,6 +96,10 @@ class Supervisor:
         """Wait for the end of Dask, or bring it about; return why."""
         self.channel = await Channel.over(self.dask.sock)
         self._listen_to_the_cloud()
+        if self.site.boot.role == "worker":  # a scheduler is never on a market that takes it back
+            from cloudruntime import notices
+
+            self._side.append(asyncio.ensure_future(notices.watch(os.environ, self._heed)))
         front = await self._open_front()
         hearing = asyncio.ensure_future(self._hear())
         while (code := self.dask.poll()) is None:
@@ -121,16 +139,23 @@ class Supervisor:
 
     def _interrupted(self, signum: int) -> None:
         """The cloud, or a person, wants this machine to stop."""
-        if self._cause is not None or self.ended is not None:
-            return
         cause = Ended(Exit.interrupted, signal.Signals(signum).name)
         if self.site.boot.role == "worker":
-            say(f"{cause.detail}: draining")
-            drain_s = max(self._stop_s - MARGIN_S, self._stop_s / 2)
-            self._order(cause, self._stop_s, drain=drain_s, reason=cause.detail)
-        else:
+            self._leave(cause, self._stop_s)
+        elif self._cause is None and self.ended is None:
             say(f"{cause.detail}: ending the cluster")
             self._order(cause, min(self._stop_s, END_S))
+
+    def _heed(self, notice: Notice) -> None:
+        """The cloud will take this machine, or may: an end is never so near that nothing can be saved."""
+        self._leave(Ended(Exit.interrupted, notice.words), max(notice.left_s * LAST_WORD, 1.0))
+
+    def _leave(self, cause: Ended, within_s: float) -> None:
+        """Empty this worker's machine, then end it; of several reasons the one that leaves the least time counts."""
+        if self.ended is not None or time.monotonic() + within_s >= self._deadline:
+            return
+        say(f"{cause.detail}: draining")
+        self._order(cause, within_s, drain=max(within_s - MARGIN_S, within_s / 2), reason=cause.detail)
 
     def _order(self, cause: Ended, within_s: float, **how: Any) -> None:
         """Have Dask end itself; after the deadline it is killed."""
@@ -142,9 +167,12 @@ class Supervisor:
         if now >= self._deadline:
             say("Dask does not end by itself: killing it")
             self.dask.kill()
-            self._deadline = float("inf")
+            self._deadline, self._renewed = float("inf"), float("inf")
         elif self._cause is None and (due := self.life.due(now, epoch)) is not None:
             self._order(Ended(due), min(self._stop_s, END_S))
+        if now - self._renewed >= RENEW_S:
+            self._renewed = now
+            renew(os.environ.get(LEASE, ""))
 
     async def _hear(self) -> None:
         """Take in what the Dask process says."""

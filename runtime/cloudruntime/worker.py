@@ -16,6 +16,7 @@ from distributed import Nanny
 from distributed.comm import connect
 from distributed.core import rpc
 
+from cloudruntime import gpus
 from cloudruntime.channel import Channel
 from cloudruntime.exits import Exit
 from cloudruntime.tls import security
@@ -176,6 +177,7 @@ class Machine:
             "security": self.security,
             "dashboard": True,
             "dashboard_address": "127.0.0.1:0",
+            **gpus.options(self.names.index(name), boot.processes),
             **boot.options,
         }
 
@@ -212,11 +214,17 @@ class Machine:
 
     async def _obey(self) -> None:
         """Do what the supervisor says; without a supervisor there is no machine."""
+        leaving: asyncio.Future[None] | None = None
         while (order := await self.channel.hear()) is not None:
-            if "drain" in order:
-                await self._drain(order.get("reason", order["end"]), order["drain"])
-            self.end(order["end"], self.detail)
+            if leaving is not None:
+                leaving.cancel()  # a later order leaves less time
+            leaving = asyncio.ensure_future(self._leave(order))
         self.end(Exit.failed.name, "the supervisor is gone")
+
+    async def _leave(self, order: dict[str, Any]) -> None:
+        if "drain" in order:
+            await self._drain(order.get("reason", order["end"]), order["drain"])
+        self.end(order["end"], self.detail)
 
     async def _drain(self, reason: str, within_s: float) -> None:
         """Have the scheduler empty this machine, as long as there is time and a scheduler."""
