@@ -78,7 +78,7 @@ def find_all(
     aws
         The session.
     config
-        Whether there is an image of the user's, and the size of the disk.
+        Whether there is an image of the user's.
     kinds
         Architecture, and whether they have GPUs.
     known
@@ -129,15 +129,10 @@ def _checked(
         )
     if wrong := _wrong(image, architecture):
         raise ConfigError(f"{what} cannot boot these machines: {', and '.join(wrong)}.")
-    root = _root(image)
-    if config.disk_size is not None and config.disk_size < root["VolumeSize"]:
-        raise ConfigError(
-            f"disk_size={config.disk_size} is less than the {root['VolumeSize']} GiB of {id}'s root volume."
-        )
     return MachineImage(
         id=id,
         root_device=image["RootDeviceName"],
-        root_size_gib=root["VolumeSize"],
+        root_size_gib=_root(image)["VolumeSize"],
         architecture=architecture,
         name=image.get("Name", ""),
         own=bool(config.ami),

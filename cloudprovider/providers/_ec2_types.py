@@ -488,23 +488,21 @@ def _other_architecture(wish: Wish, region: str, price: float | None, where: str
 
 
 def ranked_zones(choices: Mapping[str, Choice], zones: Collection[str]) -> tuple[str, ...]:
-    """Those of the zones that offer every role a type, first the one that offers the most and best.
+    """Those of the zones that offer every role a type, first the one that offers workers the most and best.
 
     Raises
     ------
     ConfigError
-        When no zone offers every role a type.
+        When none of them offers anything to some role.
     """
-
-    def offered(zone: str, role: str) -> list[int]:
-        choice = choices[role].within(zones)
-        return [i for i, kind in enumerate(choice.types) if zone in choice.zones[kind.name]]
-
-    able = [zone for zone in zones if all(offered(zone, role) for role in choices)]
-    if not able:
-        said = "; ".join(f"{role}: {choice.reason}" for role, choice in choices.items())
-        raise ConfigError(f"No zone of {', '.join(sorted(zones))} offers types for every role. {said}.")
-    return tuple(sorted(able, key=lambda z: (-len(offered(z, "worker")), offered(z, "worker"), z)))
+    near = {role: choice.within(zones) for role, choice in choices.items()}
+    offered = {
+        (role, zone): [i for i, kind in enumerate(choice.types) if zone in choice.zones[kind.name]]
+        for role, choice in near.items()
+        for zone in zones
+    }
+    able = [zone for zone in zones if all(offered[role, zone] for role in choices)]
+    return tuple(sorted(able, key=lambda z: (-len(offered["worker", z]), offered["worker", z], z)))
 
 
 def spot_prices(aws: AWS, names: Iterable[str]) -> dict[tuple[str, str], float]:
