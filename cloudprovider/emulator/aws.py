@@ -127,11 +127,14 @@ class AWS:
     def __init__(self, account: Account, moto: Moto) -> None:
         from cloudprovider.emulator.ec2_api import EC2
         from cloudprovider.emulator.ecs import ECS
+        from cloudprovider.emulator.imds import Metadata
+        from cloudprovider.emulator.principals import Principals
         from cloudprovider.emulator.quotas import Quotas
         from cloudprovider.emulator.sessions import Sessions
 
         self.account = account
         self.ecs = ECS(account)
+        self.principals = Principals()
         quotas = Quotas(account)
         self.ec2 = EC2(account, quotas)
         self.ec2.instances.life.changed = self.ecs.instances.watch
@@ -140,7 +143,9 @@ class AWS:
             "ec2": self.ec2,
             "service-quotas": quotas,
             "ssm": Sessions(self.ecs),
+            "sts": self.principals,
         }
+        self.metadata = Metadata(self.ec2.instances, self.principals)
         self.calls: list[Call] = []
         self._moto = moto
         self._regions = regions()
@@ -201,7 +206,8 @@ class AWS:
         if request.region and request.region not in self._regions:
             raise NoAnswer  # there is no such host
         faults = self.account.faults
-        faults.refuse(request)
+        faults.refuse(request, person=self.principals.who(request.key) is None)
+        self.principals.check(request)
         if not self._in_time(request):
             raise throttled(request)
         after = faults.hit("error-after-effect", request)

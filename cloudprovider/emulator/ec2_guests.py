@@ -30,31 +30,41 @@ class Guests:
 
     def boot(self, instance: LiveInstance) -> None:
         """Switch an instance on; one that was stopped has its disk as it was."""
-        if self._account.room.engine == "none" or not instance.inside:
+        account = self._account
+        if account.room.engine == "none" or not instance.inside:
             return
-        if instance.guest is None:
-            instance.guest = self._made(instance)
-        else:
-            self._account.network.refresh()  # its public address is another
-        instance.guest.boot()
+        with account.lock:
+            if instance.state != "running":
+                return
+            account.network.attach(instance.ec2_backend, instance.nics[0], instance.id)
+        guest = instance.guest or self._made(instance)
+        with account.lock:
+            if instance.state == "running":
+                instance.guest = guest
+                guest.boot()
+                return
+        guest.discard()
 
     def stop(self, instance: LiveInstance, timeout_s: float) -> bool:
         """Ask what runs in an instance to end; False when nothing runs that could say when it has."""
-        if instance.guest is None or not instance.guest.pids:
+        if instance.guest is None:
             return False
         instance.guest.stop(timeout_s)
         return True
 
-    def kill(self, instance: LiveInstance) -> None:
-        """Cut an instance's power."""
+    @staticmethod
+    def kill(instance: LiveInstance) -> None:
+        """Cut an instance's power; waits until nothing runs."""
         if instance.guest is not None:
             instance.guest.kill()
 
     def discard(self, instance: LiveInstance) -> None:
-        """Cut an instance's power and forget its disk."""
-        if instance.guest is not None:
-            instance.guest.discard()
-            instance.guest = None
+        """Cut an instance's power, forget its disk and leave its network; waits until nothing runs."""
+        guest, instance.guest = instance.guest, None
+        if guest is not None:
+            guest.discard()
+        for interface in instance.nics.values():
+            self._account.network.detach(interface)
 
     def _made(self, instance: LiveInstance) -> Guest:
         account, facts = self._account, instance.order.facts

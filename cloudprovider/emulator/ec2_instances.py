@@ -80,9 +80,11 @@ class Instances:
 
     def find(self, id: str) -> LiveInstance:
         """The instance of this id, in any region."""
-        for one in self.all():
-            if one.id == id:
-                return one
+        from moto.ec2 import ec2_backends
+
+        for network in list(ec2_backends[ACCOUNT].values()):
+            if isinstance(found := network.get_instance_by_id(id), LiveInstance):
+                return found
         raise KeyError(f"There is no machine {id}.")
 
     # -- the operations ------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ HOUR_S = 3600.0
 END_S = 10.0
 #: How long the operating system has to shut down before its power is cut; "a few minutes" is all AWS says.
 SHUTDOWN_S = 120.0
+PATIENCE_S = 180.0  # after which the power is cut whatever its inside does
 ZONELESS = "%Y-%m-%dT%H:%M:%SZ"
 
 USER = ("Client.UserInitiatedShutdown", "Client.UserInitiatedShutdown: User initiated shutdown")
@@ -163,9 +164,21 @@ class InstanceLife:
         if before.name == "stopped":
             self._off(instance)
         elif force or not self._guests.stop(instance, SHUTDOWN_S):
-            self._guests.kill(instance)
-            self._off(instance)
+            self._cut_after(instance, 0)
+        else:
+            self._cut_after(instance, PATIENCE_S / max(self._account.timers.scale, 1e-3))
         return before
+
+    def _cut_after(self, instance: LiveInstance, delay_s: float) -> None:
+        """Cut its power then, unless it has been off since."""
+        now = instance._state
+
+        def cut() -> None:
+            if instance._state is now:
+                self._guests.kill(instance)
+                self._off(instance)
+
+        self._account.timers.after(delay_s, cut)
 
     def _off(self, instance: LiveInstance) -> None:
         """Its power is off: soon it is stopped or terminated for good."""
@@ -173,9 +186,11 @@ class InstanceLife:
         account.timers.after(account.profile.release_s, lambda: self._finish(instance))
 
     def _finish(self, instance: LiveInstance) -> None:
+        state = {"shutting-down": "terminated", "stopping": "stopped"}.get(instance.state)
+        if state == "terminated":
+            self._guests.discard(instance)
         with self._account.lock:
-            state = {"shutting-down": "terminated", "stopping": "stopped"}.get(instance.state)
-            if state is None:
+            if state is None or instance.state not in ("shutting-down", "stopping"):
                 return
             why = instance.state_reason
             instance.enter(state, instance._reason, why.code, why.message)

@@ -10,6 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from cloudprovider.emulator import roles
 from cloudprovider.emulator.ec2_errors import combination, invalid, missing
 from cloudprovider.emulator.wire import AWSError
 
@@ -284,14 +285,9 @@ def _market(both: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
 def _profile(backend: Any, given: Mapping[str, Any] | None, fresh_s: float) -> Any:
     if not given:
         return None
-    from moto.iam import iam_backends
-
-    known = iam_backends[backend.account_id][backend.partition].instance_profiles.values()
     arn, name = given.get("Arn"), given.get("Name")
-    for profile in known:
-        if arn == profile.arn or (not arn and name == profile.name):
-            break
-    else:
+    profile = roles.profile(backend.account_id, arn, name)
+    if profile is None:
         raise _no_profile(arn, name)
     if time.time() - profile.create_date.replace(tzinfo=dt.UTC).timestamp() < fresh_s:
         raise _no_profile(arn, name)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from cloudprovider.emulator.permissions import missing, needed
+from cloudprovider.emulator.permissions import missing
+from cloudprovider.emulator.refusals import denied
 from cloudprovider.emulator.wire import AWSError
 
 if TYPE_CHECKING:
@@ -48,12 +49,6 @@ EXPIRED = {
     "ec2": ("RequestExpired", "Request has expired.", 400),
     "iam": ("ExpiredToken", "The security token included in the request is expired", 403),
     "sts": ("ExpiredToken", "The security token included in the request is expired", 403),
-}
-#: What a service calls a call that is not allowed; the others say AccessDeniedException.
-DENIED = {
-    "ec2": ("UnauthorizedOperation", 403),
-    "iam": ("AccessDenied", 403),
-    "sts": ("AccessDenied", 403),
 }
 SERVER_ERRORS = {
     "ecs": ("ServerException", "Service Unavailable. Please try again later."),
@@ -164,8 +159,8 @@ class Faults:
                 self._faults.pop(fault.id, None)
         return True
 
-    def refuse(self, request: Request) -> None:
-        """Raise what a call is refused with, before it has any effect."""
+    def refuse(self, request: Request, *, person: bool = True) -> None:
+        """Raise what a call is refused with, before it has any effect; a machine has policies of its own."""
         service = request.service
         if self.hit("expired-credentials", request):
             raise AWSError(
@@ -176,9 +171,9 @@ class Faults:
             )
         if self.hit("denied", request):
             raise denied(request)
-        for policy in self.of("policy"):
-            if action := missing(request, policy.allowed):
-                raise denied(request, action)
+        for policy in self.of("policy") if person else ():
+            if lacking := missing(request, policy.allowed):
+                raise denied(request, *lacking)
         if self.hit("throttle", request):
             raise throttled(request)
         if fault := self.hit("error", request):
@@ -189,26 +184,6 @@ class Faults:
         return next(
             (f for f in self.of(kind) if f.market in ("", market) and not f.zone and not f.type), None
         )
-
-
-def denied(request: Request, action: str = "") -> AWSError:
-    """What the service says to who may not make a call, or may not do what it takes along."""
-    code, status = DENIED.get(request.service, ("AccessDeniedException", 400))
-    who = "arn:aws:sts::123456789012:user/moto"
-    action = action or next(iter(needed(request)), (f"{request.service}:{request.operation}", ""))[0]
-    if request.service == "ec2":
-        return AWSError(
-            code,
-            f"You are not authorized to perform this operation. User: {who} is not authorized to "
-            f"perform: {action} because no identity-based policy allows the {action} action",
-            status,
-        )
-    return AWSError(
-        code,
-        f"User: {who} is not authorized to perform: {action} "
-        f"because no identity-based policy allows the {action} action",
-        status,
-    )
 
 
 def throttled(request: Request) -> AWSError:

@@ -11,7 +11,7 @@ from cloudprovider.emulator import roles
 from cloudprovider.emulator.account import ACCOUNT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     from cloudprovider.emulator.wire import Request
 
@@ -44,6 +44,8 @@ def needed(request: Request) -> Iterator[tuple[str, str]]:
         yield tags, "*"
     if request.service == "ecs":
         yield from _passed(parameters)
+    if request.service == "ec2":
+        yield from _of_instances(request, parameters)
 
 
 def _passed(parameters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -51,6 +53,39 @@ def _passed(parameters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name in ("executionRoleArn", "taskRoleArn"):
         if arn := overrides.get(name) or parameters.get(name):
             yield "iam:PassRole", arn
+
+
+def _of_instances(request: Request, parameters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What an order of instances takes along: a fleet the order itself, a profile the passing of its role."""
+    if request.operation == "CreateFleet":
+        yield "ec2:RunInstances", "*"
+    if request.operation not in ("RunInstances", "CreateFleet"):
+        return
+    for arn in _profile_roles(request, parameters):
+        yield "iam:PassRole", arn
+
+
+def _profile_roles(request: Request, parameters: Mapping[str, Any]) -> Iterator[str]:
+    """The roles of the instance profiles that an order names, itself or in its launch templates."""
+    from moto.ec2 import ec2_backends
+
+    backend = ec2_backends[ACCOUNT][request.region]
+    configs = parameters.get("LaunchTemplateConfigs") or []
+    specifications = [one.get("LaunchTemplateSpecification") or {} for one in configs]
+    specifications.append(parameters.get("LaunchTemplate") or {})
+    profiles = [parameters.get("iamInstanceProfile")]
+    for given in specifications:
+        name = given.get("LaunchTemplateName")
+        id = given.get("LaunchTemplateId") or backend.launch_template_name_to_ids.get(name)
+        template = backend.launch_templates.get(id)
+        profiles += (
+            [version.data.get("IamInstanceProfile") for version in template.versions] if template else []
+        )
+    for profile in filter(None, profiles):
+        found = roles.profile(
+            ACCOUNT, profile.get("Arn") or profile.get("arn"), profile.get("Name") or profile.get("name")
+        )
+        yield from (role.arn for role in (found.roles if found else ()))
 
 
 def _resource(request: Request, parameters: Mapping[str, Any]) -> str:
@@ -67,10 +102,10 @@ def _resource(request: Request, parameters: Mapping[str, Any]) -> str:
     return "*"
 
 
-def missing(request: Request, policies: Sequence[Mapping[str, Any]]) -> str:
-    """The first action that a call needs and policies do not allow; empty when they allow all."""
-    documents = [dict(policy) for policy in policies]
+def missing(request: Request, policies: Iterable[str | Mapping[str, Any]]) -> tuple[str, str] | None:
+    """The first action that a call needs and policies do not allow, and its resource; None when they allow all."""
+    documents = [policy if isinstance(policy, str) else dict(policy) for policy in policies]
     for action, resource in needed(request):
         if not roles.allows(documents, action, resource):
-            return action
-    return ""
+            return action, resource
+    return None

@@ -22,6 +22,14 @@ def find(account: str, arn: str) -> Any | None:
     return next((role for role in roles if role.name == name and arn in (role.arn, name)), None)
 
 
+def profile(account: str, arn: str | None, name: str | None) -> Any | None:
+    """The instance profile of this ARN, or else of this name; None when there is none."""
+    from moto.iam import iam_backends
+
+    profiles = iam_backends[account]["aws"].instance_profiles.values()
+    return next((one for one in profiles if arn == one.arn or (not arn and name == one.name)), None)
+
+
 def assumable(role: Any, service: str) -> bool:
     """Whether a role trusts a service."""
     return any(

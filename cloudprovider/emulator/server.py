@@ -9,6 +9,7 @@ POST   /_cloud/images               add an image
 POST   /_cloud/reset                forget everything, with another profile or other figures if given
 GET    /_cloud/ecs/v4/ID[/task]     a machine's metadata service
 GET    /_cloud/ecs/credentials/ID   the credentials of its task role
+GET    /_cloud/imds/ID/latest/...   the metadata service of an EC2 instance, with PUT for its tokens
 GET    /v2/NAME/manifests/TAG       the registry of the images
 """
 
@@ -108,6 +109,8 @@ class Server(ThreadingHTTPServer):
         if route.startswith("/v2/"):
             found = self.control.registry(route)
             return (200 if found else 404), {"Content-Type": "application/json"}, found or b""
+        if route.startswith("/_cloud/imds/"):
+            return self.cloud.metadata.answer(method, route.removeprefix("/_cloud/imds/"), headers)
         if route.startswith("/_cloud/"):
             return self._controlled(self.control, method, route, body, caller)
         return self.cloud.respond(method, path, headers, body, caller)
