@@ -32,6 +32,7 @@ POLICIES = (
     "aws-ec2-landing",
     "aws-ec2-machine",
     "aws-ec2-machine-ssm",
+    "aws-ec2-tunnel",
 )
 
 

@@ -216,7 +216,7 @@ class EC2Provider(Provider):
         """The way to a scheduler through AWS Systems Manager, with no rule open to anybody; not opened yet."""
         from cloudprovider.providers import _ec2_tunnel
 
-        return _ec2_tunnel.tunnel(self.aws, machine.id)
+        return _ec2_tunnel.tunnel(self.aws, machine.id, machine.private_address or "")
 
     def rate(self, machine: Machine) -> Rate:
         """What a machine costs while it bills."""
