@@ -66,7 +66,6 @@ class CloudInit:
         self._instance_data = instance_data
         self._id = str(instance_data["v1"]["instance_id"])
         self._began = time.monotonic()
-        self._first = not disk.path(f"{CLOUD}/instance/boot-finished").exists()
         self._read = UserData()
 
     def init(self) -> None:
@@ -85,25 +84,21 @@ class CloudInit:
             self._disk.write(f"{CLOUD}/instance/boothooks/{name}", text.encode(), 0o700)
             self._run(f"{CLOUD}/instance/boothooks/{name}")
         self._module("bootcmd", self._bootcmd)
-        if self._first:
-            self._module("write-files", lambda: self._write_files(defer=False))
+        self._once("write-files", lambda: self._write_files(defer=False))
 
     def config(self) -> None:
         """The stage that writes the script of runcmd."""
         self._stage("modules:config")
-        if self._first:
-            self._module("runcmd", self._runcmd)
+        self._once("runcmd", self._runcmd)
 
     def final(self) -> None:
         """The stage that runs scripts."""
         self._stage("modules:final")
-        if self._first:
-            self._module("write-files-deferred", lambda: self._write_files(defer=True))
-            self._module("scripts-per-once", lambda: self._run_parts(f"{CLOUD}/scripts/per-once"))
+        self._once("write-files-deferred", lambda: self._write_files(defer=True))
+        self._once("scripts-per-once", lambda: self._run_parts(f"{CLOUD}/scripts/per-once"))
         self._module("scripts-per-boot", lambda: self._run_parts(f"{CLOUD}/scripts/per-boot"))
-        if self._first:
-            self._module("scripts-per-instance", lambda: self._run_parts(f"{CLOUD}/scripts/per-instance"))
-            self._module("scripts-user", lambda: self._run_parts(f"{CLOUD}/instance/scripts"))
+        self._once("scripts-per-instance", lambda: self._run_parts(f"{CLOUD}/scripts/per-instance"))
+        self._once("scripts-user", lambda: self._run_parts(f"{CLOUD}/instance/scripts"))
         self._disk.write(f"{CLOUD}/instance/boot-finished", b"")
         self._disk.write(
             "/run/cloud-init/result.json", b'{"v1": {"datasource": "DataSourceEc2", "errors": []}}'
@@ -206,6 +201,13 @@ class CloudInit:
         return self._shell.run([path], self._line, environ)
 
     # --- What it says and leaves -----------------------------------------------------------------------
+
+    def _once(self, name: str, run: Callable[[], None]) -> None:
+        """Run a module at the first boot that comes to it, and never again, whatever becomes of it."""
+        semaphore = f"{CLOUD}/instance/sem/config_{name.replace('-', '_')}"
+        if not self._disk.path(semaphore).exists():
+            self._disk.write(semaphore, b"")
+            self._module(name, run)
 
     def _module(self, name: str, run: Callable[[], None]) -> None:
         """Run a module; what fails in it is logged, and the next one runs."""

@@ -153,7 +153,7 @@ class Shell:
         self._lock = threading.Lock()
         self._programs: set[Program] = set()
         self._on = True
-        self._calls: TextIO | None = None
+        self._calls: int | None = None
         self._called: dict[int, Running] = {}
 
     @property
@@ -193,9 +193,17 @@ class Shell:
     def run(
         self, argv: Sequence[str], say: Callable[[str], None], environ: Mapping[str, str] | None = None
     ) -> int:
-        """Start a command, and wait for its exit code."""
+        """Start a command, and wait for its exit code.
+
+        Raises
+        ------
+        Down
+            When the machine is off before the command has ended.
+        """
         code = self.start(argv, say, environ).wait()
-        return KILLED if code is None else code
+        if code is None or not self._on:
+            raise Down
+        return code
 
     def begin(self, start: Callable[[Callable[[int], None]], Process]) -> Program:
         """Start a process that is to end with the machine; `start` is given whom to tell its end.
@@ -222,9 +230,10 @@ class Shell:
         with self._lock:
             self._on = False
             programs = list(self._programs)
-            if self._calls is not None:
-                with contextlib.suppress(OSError):
-                    (self._disk.shims / "calls").write_text("end\n", encoding="ascii")
+            calls, self._calls = self._calls, None
+        if calls is not None:
+            with contextlib.suppress(OSError):
+                os.write(calls, b"end\n")
         for program in programs:
             program.kill()
         for program in programs:
@@ -264,11 +273,11 @@ class Shell:
                 return
             folder = self._disk.shims
             lay_out(folder, self._commands)
-            self._calls = os.fdopen(os.open(folder / "calls", os.O_RDWR), encoding="ascii", closefd=True)
+            self._calls = os.open(folder / "calls", os.O_RDWR)
         threading.Thread(target=self._listen, args=(self._calls,), name="shims", daemon=True).start()
 
-    def _listen(self, calls: TextIO) -> None:
-        with calls:
+    def _listen(self, fifo: int) -> None:
+        with os.fdopen(fifo, encoding="ascii") as calls:
             for line in iter(calls.readline, "end\n"):
                 what, pid = line.split()
                 if what == "call":

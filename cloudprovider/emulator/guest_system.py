@@ -26,7 +26,7 @@ __all__ = ["System"]
 
 logger = logging.getLogger(__name__)
 
-#: cloud-final is not killed with the other services; systemd waits this long for what is left, then kills it.
+#: How long what was booting may take to notice that the power is gone.
 LAST_S = 10.0
 
 KERNEL = "6.1.158-178.288.amzn2023"
@@ -81,6 +81,7 @@ class System:
         self._shutting_down = False
         self._dead = threading.Event()
         self._scheduled: threading.Timer | None = None
+        self._booting = threading.Thread(target=self._guarded, args=(self._boot,), name="boot", daemon=True)
         self.ecs_cluster = ""
         image_units = IMAGE_UNITS + (ECS_UNITS if kind.ecs_agent else ())
         self.systemd = Systemd(disk, self.console, scale, image_units)
@@ -115,7 +116,7 @@ class System:
 
     def boot(self) -> None:
         """Power on. Returns at once."""
-        threading.Thread(target=self._guarded, args=(self._boot,), name="boot", daemon=True).start()
+        self._booting.start()
 
     def press(self, timeout_s: float) -> None:
         """The power button. Returns at once."""
@@ -247,6 +248,7 @@ class System:
         self.cancel()
         self.systemd.cut()
         self.shell.close()
+        self._booting.join(LAST_S)
 
 
 def instance_data(id: str, address: str, kind: Kind) -> dict[str, Any]:
