@@ -135,6 +135,7 @@ class AWS:
         self.account = account
         self.ecs = ECS(account)
         self.principals = Principals()
+        self.sessions = Sessions(self.ecs)
         quotas = Quotas(account)
         self.ec2 = EC2(account, quotas)
         self.ec2.instances.life.changed = self.ecs.instances.watch
@@ -142,7 +143,7 @@ class AWS:
             "ecs": self.ecs,
             "ec2": self.ec2,
             "service-quotas": quotas,
-            "ssm": Sessions(self.ecs),
+            "ssm": self.sessions,
             "sts": self.principals,
         }
         self.metadata = Metadata(self.ec2.instances, self.principals)

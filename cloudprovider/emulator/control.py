@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudprovider.emulator import records
 from cloudprovider.emulator.account import ACCOUNT
+from cloudprovider.emulator.inside import enter, leave
 from cloudprovider.emulator.records import EmulatedMachine
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ ACTIONS = {
     ("POST", "machines"): "_harm",
     ("POST", "container-instances"): "_add_container_instance",
     ("GET", "ecs"): "_metadata",
+    ("GET", "sessions"): "_session",
+    ("POST", "inside"): "_enter",
+    ("DELETE", "inside"): "_leave",
 }
 MANIFEST = re.compile(r"/v2/(.+)/manifests/([^/]+)")
 
@@ -84,6 +88,17 @@ class Control:
 
     def _add_container_instance(self, _: str, given: dict[str, Any]) -> Any:
         return {"id": self._aws.ecs.instances.add(**given)}
+
+    def _session(self, rest: str, _: Any) -> Any:
+        """Where whoever takes up a session is to connect from: the network of its machine."""
+        return {"network": self._aws.account.network.path(self._aws.sessions.machine(rest))}
+
+    def _enter(self, _: str, given: dict[str, Any]) -> Any:
+        return enter(self._aws.account, **given)
+
+    def _leave(self, rest: str, given: dict[str, Any]) -> Any:
+        leave(self._aws.account, rest, **given)
+        return {}
 
     def _reset(self, _: str, given: dict[str, Any]) -> Any:
         self._cloud.reset(**given)

@@ -13,6 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
+from cloudprovider.emulator.inside import Inside
 from cloudprovider.emulator.network import NETWORKS
 from cloudprovider.emulator.profiles import PROFILES, check_figures, plain
 from cloudprovider.emulator.records import Call, EmulatedMachine, LedgerEntry
@@ -421,6 +422,35 @@ class Emulator:
             "gpus": gpus,
         }
         return str(self._ask("POST", "container-instances", given)["id"])
+
+    def inside(
+        self,
+        subnet: str = "",
+        security_groups: Sequence[str] = (),
+        *,
+        public: bool = False,
+        region: str = REGION,
+    ) -> Inside:
+        """A computer of yours inside a VPC, to run programs there.
+
+        Parameters
+        ----------
+        subnet
+            Where. Default: the first of the default VPC.
+        security_groups
+            Ids of its groups. Default: the VPC's default group.
+        public
+            Whether it has a public address.
+        region
+            Of the subnet.
+
+        Examples
+        --------
+        >>> with cloud.inside(security_groups=["sg-0abc"]) as host:  # doctest: +SKIP
+        ...     host.run(["python", "my_script.py"])
+        """
+        given = {"subnet": subnet, "security_groups": list(security_groups), "public": public, "region": region}
+        return Inside(self._ask, given)
 
     def _ask(self, method: str, what: str, document: Mapping[str, Any] | None = None) -> Any:
         host = self.endpoint.removeprefix("http://")

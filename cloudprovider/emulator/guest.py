@@ -151,6 +151,11 @@ class Guest:
         """The ECS cluster that its agent has joined; empty when none has."""
         return self._system.ecs_cluster if self._system else ""
 
+    @property
+    def ssm_agent(self) -> bool:
+        """Whether its Systems Manager agent runs."""
+        return self._system is not None and self._system.systemd.state("amazon-ssm-agent.service") == "active"
+
     def path(self, name: str) -> Path:
         """Where a file of the machine is on this computer."""
         return self._disk.path(name)
