@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 from cloudprovider.emulator import wire, wire_xml
 from cloudprovider.emulator.ecs_checks import check_parameter
 from cloudprovider.emulator.faults import server_error, throttled
-from cloudprovider.emulator.profiles import Bucket
+from cloudprovider.emulator.profiles import EC2_UNFILTERED, UNFILTERED, Bucket
 from cloudprovider.emulator.records import Call
 from cloudprovider.emulator.server import NoAnswer
 from cloudprovider.emulator.wire import AWSError
@@ -150,7 +150,7 @@ class AWS:
         self.calls: list[Call] = []
         self._moto = moto
         self._regions = regions()
-        self._buckets: dict[tuple[str, int], Bucket] = {}
+        self._buckets: dict[tuple[str, str], Bucket] = {}
 
     def warm(self) -> None:
         """Make the first calls of each service as quick as the later ones."""
@@ -168,11 +168,13 @@ class AWS:
     def respond(self, method: str, path: str, headers: Mapping[str, str], body: bytes, caller: str) -> Answer:
         """Answer one request, and remember it."""
         start = time.time()
-        time.sleep(self.account.profile.latency_s * self.account.timers.scale)
+        profile = self.account.profile
         request = wire.Request("unknown", "", path)
         error = ""
         try:
             request = wire.read(headers, path, body)
+            latency_s = profile.latencies.get(f"{request.service}:{request.operation}", profile.latency_s)
+            time.sleep(latency_s * self.account.timers.scale)
             status, fields, content = self._answered(request, method, path, headers, body, caller)
             error = wire.error_code(request, content) if status >= 400 else ""  # noqa: PLR2004
         except NoAnswer:
@@ -224,10 +226,11 @@ class AWS:
     def _in_time(self, request: Request) -> bool:
         """Whether the rates of the profile leave room for a call."""
         name, scale = f"{request.service}:{request.operation}", self.account.timers.scale
+        if is_unfiltered(request):
+            name += UNFILTERED
         return all(
-            self._buckets.setdefault((request.region, number), Bucket(group.rate, scale)).take()
-            for number, group in enumerate(self.account.profile.calls)
-            if name in group.operations
+            self._buckets.setdefault((request.region, key), Bucket(rate, scale)).take()
+            for key, rate in self.account.profile.rates(name)
         )
 
     def _acted(
@@ -262,6 +265,17 @@ class AWS:
             if request.service in STRICT:
                 raise AWSError("EmulatorBug", f"The emulator's answer to {name} is wrong: {found[0]}", 500)
         return status, fields, content
+
+
+def is_unfiltered(request: Request) -> bool:
+    """Whether a call asks for all that there is, in one answer."""
+    narrows = ("Filter", "MaxResults", "NextToken")
+    given = request.parameters or {}
+    return (
+        request.service == "ec2"
+        and request.operation in EC2_UNFILTERED
+        and not any(name in narrows or name.endswith("Id") for name in given)
+    )
 
 
 @functools.cache

@@ -68,9 +68,9 @@ class Capacity:
         quota = quota_of(order.type, order.market)
         return vcpu_limit(self._quotas.value(quota) if quota else 0)
 
-    def pace(self, request: Request, count: int, operation: str = "") -> None:
+    def pace(self, request: Request, count: int) -> None:
         """Refuse a call that concerns more machines than the rate of its operation leaves."""
-        name = f"{request.service}:{operation or request.operation}"
+        name = f"{request.service}:{request.operation}"
         rate = self._account.profile.resources.get(name)
         if rate is None:
             return

@@ -10,10 +10,11 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cloudprovider.emulator import ec2
 from cloudprovider.emulator.ec2_errors import combination, invalid, missing
 from cloudprovider.emulator.ec2_instances import backend
 from cloudprovider.emulator.ec2_orders import order, template_version
-from cloudprovider.emulator.ec2_prices import spot_price, type_price
+from cloudprovider.emulator.ec2_prices import instance_price
 from cloudprovider.emulator.wire import AWSError
 from cloudprovider.emulator.wire_xml import named
 
@@ -93,7 +94,6 @@ class Fleets:
         target = given["TargetCapacitySpecification"]
         _check(given, target)
         pools = _pools(request.region, given["LaunchTemplateConfigs"])
-        self._instances.capacity.pace(request, target["TotalTargetCapacity"], "RunInstances")
         if given.get("DryRun"):
             raise AWSError("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
         fleet = _Fleet(self._instances, request.region, given, pools, token)
@@ -203,8 +203,11 @@ class _Fleet:
         return sorted(self._pools, key=lambda pool: (rooms[pool.position], pool.position))
 
     def _price(self, pool: Pool, market: str) -> float:
-        kind = pool.override.get("InstanceType", "")
-        price = spot_price(self._region, kind) if market == "spot" else type_price(self._region, kind, market)
+        """What a unit of capacity costs there; what has no price is the dearest."""
+        kind, zone = pool.override.get("InstanceType", ""), pool.override.get("AvailabilityZone", "")
+        if (subnet := pool.override.get("SubnetId")) and not zone:
+            zone = ec2.subnet(backend(self._region), subnet).availability_zone
+        price = instance_price(self._region, kind, zone, market)
         return math.inf if math.isnan(price) else price / pool.weight
 
     def _room(self, pool: Pool, market: str) -> int:

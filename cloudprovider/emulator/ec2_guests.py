@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import functools
-import math
 import time
-from typing import TYPE_CHECKING
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
 
+from cloudprovider.emulator import ec2, roles
+from cloudprovider.emulator.ec2_prices import instance_price, volume_price
 from cloudprovider.emulator.guest import Guest, Kind
 from cloudprovider.emulator.ledger import ipv4_hourly
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from cloudprovider.emulator.ec2_life import InstanceLife
     from cloudprovider.emulator.ec2_machine import LiveInstance
 
+NO_GROUP = "api error ResourceNotFoundException: The specified log group does not exist."
 CONSOLE_LINES = 2000  # GetConsoleOutput keeps the last 64 KB
 
 
@@ -96,6 +99,9 @@ class Guests:
             halted=functools.partial(self._life.halted, instance),
             scale=account.timers.scale,
             boot_s=account.profile.guest_s,
+            pull_s=account.profile.pull_s,
+            open_log=functools.partial(self._open_log, instance),
+            reach=functools.partial(self._reach, instance),
         )
 
     @staticmethod
@@ -103,30 +109,84 @@ class Guests:
         instance.console.append(line)
         del instance.console[:-CONSOLE_LINES]
 
-    def _log(self, instance: LiveInstance, group: str, stream: str, line: str) -> None:
-        """Take a line of a container under the `awslogs` driver."""
-        from moto.logs import logs_backends
+    # -- what its containers need of the cloud -------------------------------------------------------
 
-        backend = logs_backends[instance.owner_id][instance.region_name]
-        event = {"timestamp": int(time.time() * 1000), "message": line or " "}
+    def _open_log(self, instance: LiveInstance, group: str, stream: str, create: bool) -> str:  # noqa: FBT001  (as it is asked)
+        """Why a container's log stream cannot be opened; empty when it is."""
+        backend = logs_backend(instance)
+        arn = f"arn:aws:logs:{instance.region_name}:{instance.owner_id}:log-group:{group}"
         with self._account.lock:
+            if group not in backend.groups and not create:
+                return NO_GROUP
+            needed = [("logs:CreateLogGroup", arn)] if group not in backend.groups else []
+            for action, resource in [*needed, ("logs:CreateLogStream", f"{arn}:log-stream:{stream}")]:
+                if why := self._forbidden(instance, action, resource):
+                    return why
             if group not in backend.groups:
-                return
+                backend.create_log_group(group, {})
             if stream not in backend.groups[group].streams:
                 backend.create_log_stream(group, stream)
-            backend.put_log_events(group, stream, [event])
+        return ""
+
+    def _forbidden(self, instance: LiveInstance, action: str, resource: str) -> str:
+        """Why the instance's role may not do something; empty when it may."""
+        profile = instance.order.profile
+        if profile is None or not profile.roles:
+            return (
+                "get identity: get credentials: failed to refresh cached credentials, no EC2 IMDS role found"
+            )
+        role = profile.roles[0]
+        if roles.allows(roles.policies(role), action, resource):
+            return ""
+        who = f"arn:aws:sts::{instance.owner_id}:assumed-role/{role.name}/{instance.id}"
+        return (
+            f"api error AccessDeniedException: User: {who} is not authorized to perform: {action} on resource: "
+            f"{resource} because no identity-based policy allows the {action} action"
+        )
+
+    def _reach(self, instance: LiveInstance, image: str) -> str:
+        """Why an image's registry does not hand it out; empty when it does."""
+        registry, _, rest = image.partition("/")
+        repository, _, tag = rest.rpartition(":")
+        url = f"https://{registry}/v2/"
+        public = bool(instance.public_ip)
+        if not ec2.has_way_out(instance.ec2_backend, str(instance.subnet_id), public=public):
+            return f'Get "{url}": net/http: request canceled while waiting for connection (Client.Timeout exceeded)'
+        if any(fnmatchcase(image, fault.image or "*") for fault in self._account.faults.of("image-pull")):
+            return (
+                f"failed to resolve reference {image!r}: unexpected status from HEAD request to "
+                f"{url}{repository}/manifests/{tag}: 500 Internal Server Error"
+            )
+        return ""
+
+    def _log(self, instance: LiveInstance, group: str, stream: str, line: str) -> None:
+        """Take a line of a container under the `awslogs` driver."""
+        backend = logs_backend(instance)
+        event = {"timestamp": int(time.time() * 1000), "message": line or " "}
+        with self._account.lock:
+            if group in backend.groups and stream in backend.groups[group].streams:
+                backend.put_log_events(group, stream, [event])
 
     # -- what it costs -------------------------------------------------------------------------------
 
     @staticmethod
-    def hourly(instance: LiveInstance) -> float:  # noqa: ARG004
+    def hourly(instance: LiveInstance) -> float:
         """What the instance itself costs an hour; NaN when the price list has no price."""
-        return math.nan
+        zone = str(instance.availability_zone)
+        return instance_price(instance.region_name, instance.instance_type, zone, instance.market)
 
     @staticmethod
     def goods(instance: LiveInstance) -> Iterator[tuple[str, float]]:
         """What an instance's volumes and public address are, and cost an hour."""
         for one in instance.block_device_mapping.values():
-            yield f"{one.volume_type} {one.size} GiB", math.nan
+            hourly = volume_price(instance.region_name, one.volume_type, one.size)
+            yield f"{one.volume_type} {one.size} GiB", hourly
         if instance.public_ip:
             yield "public IPv4", ipv4_hourly()
+
+
+def logs_backend(instance: LiveInstance) -> Any:
+    """Moto's CloudWatch Logs of an instance's region."""
+    from moto.logs import logs_backends
+
+    return logs_backends[instance.owner_id][instance.region_name]

@@ -6,12 +6,14 @@ import dataclasses
 import difflib
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator
     from typing import Any
 
 __all__ = ["PROFILES", "Calls", "Profile", "Rate", "check_figures", "profile"]
@@ -27,10 +29,21 @@ class Rate:
 
 @dataclass(frozen=True)
 class Calls:
-    """Operations that share one rate."""
+    """Operations that share one rate.
+
+    Parameters
+    ----------
+    rate
+        Of all of them together, or of each alone.
+    operations
+        Such as `ecs:RunTask`; where each has a rate of its own also patterns, such as `ec2:Describe*`.
+    each
+        Whether each has that rate alone; the first group that an operation fits is then the one it is of.
+    """
 
     rate: Rate
     operations: frozenset[str]
+    each: bool = False
 
 
 def _ecs(burst: float, per_second: float, *operations: str) -> Calls:
@@ -55,6 +68,49 @@ ECS_CALLS = (
 )
 
 
+#: What the name of a call of EC2 ends in that asks for all there is, in one answer.
+UNFILTERED = " unfiltered"
+
+
+def _ec2(burst: float, per_second: float, *operations: str) -> Calls:
+    return Calls(
+        Rate(burst, per_second), frozenset(f"ec2:{operation}" for operation in operations), each=True
+    )
+
+
+#: https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html: each operation alone
+EC2_CALLS = (
+    _ec2(5, 2, "RunInstances", "StartInstances"),
+    _ec2(100, 5, "TerminateInstances", "CreateLaunchTemplateVersion", "ModifyLaunchTemplate"),
+    _ec2(100, 5, "AssociateIamInstanceProfile", "CreateVolume", "DeleteVolume", "CreateNetworkInterface"),
+    _ec2(100, 10, "CreateTags", "DeleteTags"),
+    _ec2(50, 10, f"Describe*{UNFILTERED}"),
+    _ec2(100, 20, "Describe*", "List*", "Search*", "Get*"),
+    _ec2(50, 5, "*"),
+)
+#: The same page, "Resource token bucket sizes and refill rates".
+EC2_RESOURCES = MappingProxyType(
+    {
+        "ec2:RunInstances": Rate(1000, 2),
+        "ec2:TerminateInstances": Rate(1000, 20),
+        "ec2:StartInstances": Rate(1000, 2),
+        "ec2:StopInstances": Rate(1000, 20),
+    }
+)
+#: The same page: who calls these without any filter and any page size has a smaller rate.
+EC2_UNFILTERED = frozenset(
+    {
+        "DescribeInstances",
+        "DescribeInstanceStatus",
+        "DescribeNetworkInterfaces",
+        "DescribeSecurityGroups",
+        "DescribeSnapshots",
+        "DescribeSpotInstanceRequests",
+        "DescribeVolumes",
+    }
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Profile:
     """What the emulated cloud does to those who call it; every wait is multiplied by the time scale.
@@ -63,12 +119,16 @@ class Profile:
     ----------
     latency_s
         How long each API call takes beside its own work.
+    latencies
+        The same for single operations, by `service:Operation`, where they take longer.
     address_s
         From the order until a machine's network interface has its address and its image is pulled.
     running_s
         From the order until its container starts, or until an EC2 instance runs.
     guest_s
         From an EC2 instance that runs until its operating system has a network.
+    pull_s
+        How long an EC2 instance takes to pull an image that it does not have.
     release_s
         From the end of its container until it is stopped for good; from an EC2 instance's shutdown until it
         is stopped or terminated.
@@ -90,9 +150,11 @@ class Profile:
     """
 
     latency_s: float = 0.0
+    latencies: Mapping[str, float] = field(default_factory=dict)
     address_s: float = 0.02
     running_s: float = 0.1
     guest_s: float = 0.0
+    pull_s: float = 0.0
     release_s: float = 0.02
     spread: float = 0.0
     launches: Rate | None = None
@@ -101,6 +163,16 @@ class Profile:
     capacity: Mapping[str, int] = field(default_factory=dict)
     quotas: Mapping[str, float] = field(default_factory=dict)
     spot_interruptions: float = 0.0
+
+    def rates(self, name: str) -> Iterator[tuple[str, Rate]]:
+        """The rates that a call of this name takes a token of, each with a name of its own."""
+        alone = False
+        for number, group in enumerate(self.calls):
+            if not group.each and name in group.operations:
+                yield str(number), group.rate
+            elif group.each and not alone and any(fnmatchcase(name, one) for one in group.operations):
+                alone = True
+                yield f"{number} {name}", group.rate
 
 
 INSTANT = Profile()
@@ -122,7 +194,20 @@ FARGATE = Profile(
     calls=ECS_CALLS,
 )
 
-PROFILES: Mapping[str, Profile] = MappingProxyType({"instant": INSTANT, "fargate": FARGATE})
+EC2 = Profile(
+    latency_s=0.05,  # as for Fargate
+    # "1.5 s API + 4.9 s to running + 17 s to network": https://www.daemonology.net/blog/2021-08-12-EC2-boot-time-benchmarking.html
+    latencies={"ec2:RunInstances": 1.5, "ec2:CreateFleet": 1.5},
+    running_s=4.9,
+    guest_s=17.0,
+    pull_s=15.0,  # an image of some 400 MB: our own choice, not published
+    release_s=30.0,  # our own choice, not published
+    spread=0.1,
+    calls=EC2_CALLS,
+    resources=EC2_RESOURCES,
+)
+
+PROFILES: Mapping[str, Profile] = MappingProxyType({"instant": INSTANT, "fargate": FARGATE, "ec2": EC2})
 
 
 def check_figures(figures: Mapping[str, Any]) -> None:
@@ -161,7 +246,7 @@ def _calls(told: Any) -> tuple[Calls, ...]:
     return tuple(
         one
         if isinstance(one, Calls)
-        else Calls(_rate(one["rate"]) or Rate(0, 0), frozenset(one["operations"]))
+        else Calls(_rate(one["rate"]) or Rate(0, 0), frozenset(one["operations"]), one.get("each", False))
         for one in told or ()
     )
 
@@ -179,10 +264,10 @@ def plain(value: Any) -> Any:
     if isinstance(value, Rate):
         return [value.burst, value.per_second]
     if isinstance(value, Calls):
-        return {"rate": plain(value.rate), "operations": sorted(value.operations)}
+        return {"rate": plain(value.rate), "operations": sorted(value.operations), "each": value.each}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    return {key: plain(item) for key, item in value.items()} if isinstance(value, dict) else value
+    return {key: plain(item) for key, item in value.items()} if isinstance(value, Mapping) else value
 
 
 class Bucket:

@@ -72,8 +72,8 @@ QUOTAS = (
     Quota("ec2", "L-7212CCBC", "All P4, P3 and P2 Spot Instance Requests", 0, "spot", ("p",)),
     Quota("ec2", "L-1945791B", "Running On-Demand Inf instances", 0, "on-demand", ("inf",)),
     Quota("ec2", "L-B5D1601B", "All Inf Spot Instance Requests", 0, "spot", ("inf",)),
-    Quota("ec2", "L-2C3B7624", "Running On-Demand Trn instances", 0, "on-demand", ("trn",)),
-    Quota("ec2", "L-6B0D517C", "All Trn Spot Instance Requests", 0, "spot", ("trn",)),
+    Quota("ec2", "L-74FC7D96", "Running On-Demand F instances", 0, "on-demand", ("f",)),
+    Quota("ec2", "L-88CF9481", "All F Spot Instance Requests", 0, "spot", ("f",)),
     Quota("ec2", "L-7295265B", "Running On-Demand X instances", 0, "on-demand", ("x",)),
     Quota("ec2", "L-E3A00192", "All X Spot Instance Requests", 0, "spot", ("x",)),
 )
