@@ -460,7 +460,7 @@ class Docker:
         return _told(call, names)
 
     def _remove(self, call: Call, words: list[str]) -> int:
-        found, names = read_flags(words, {"--force": "force", "-f": "force", "--volumes": "", "-v": ""}, {})
+        found, names = read_flags(words, {"--force": "force", "-f": "force", "--volumes": ""}, {})
         for container in self._find(names):
             if container.status == "running" and "force" not in found:
                 raise Failed(

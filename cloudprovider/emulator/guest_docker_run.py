@@ -147,7 +147,7 @@ def read_flags(
             continue
         if word == "--":
             break
-        for flag, value in _flags(word):
+        for flag, value in _flags(word, values):
             if flag in switches:
                 if value != "false":
                     found[switches[flag]].append("true")
@@ -192,7 +192,7 @@ def read_run(words: Sequence[str], environ: Mapping[str, str], read: Callable[[s
     )
 
 
-def _flags(word: str) -> list[tuple[str, str | None]]:
+def _flags(word: str, values: Mapping[str, str]) -> list[tuple[str, str | None]]:
     """The flags that a word holds, as `--a`, `--a=b`, `-a`, `-ab` or `-aVALUE`."""
     if word.startswith("--"):
         name, equals, value = word.partition("=")
@@ -201,8 +201,8 @@ def _flags(word: str) -> list[tuple[str, str | None]]:
     found: list[tuple[str, str | None]] = []
     while letters:
         flag, letters = f"-{letters[0]}", letters[1:]
-        long = SHORT.get(flag, flag)
-        if long in VALUES and letters:
+        long = flag if flag in values else SHORT.get(flag, flag)
+        if long in values and letters:
             return [*found, (long, letters.removeprefix("="))]
         found.append((long, None))
     return found

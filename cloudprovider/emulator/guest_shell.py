@@ -25,8 +25,8 @@ NOT_EXECUTABLE, NOT_FOUND = 126, 127
 
 KILLED = 137
 
-#: No time after which what was asked to stop is killed.
-FOREVER_S = 1e9
+#: As good as never: eleven days, which a system call still takes.
+FOREVER_S = 1e6
 
 # Tells the guest its process id, by which the guest reads its command line and environment, and does what the
 # guest answers: lines for its output (o) or its errors (e), and its exit code (x). It is a shell's own words but
@@ -118,7 +118,7 @@ class Program:
     def stop(self, timeout_s: float) -> None:
         """SIGTERM, and SIGKILL after a while."""
         if self.process:
-            self.process.stop(timeout_s)
+            self.process.stop(min(timeout_s, FOREVER_S))
 
     def kill(self) -> None:
         """End it and all it started."""
@@ -300,13 +300,13 @@ class Shell:
             call = Call(
                 argv=[shim.rpartition("/")[2], *words],
                 environ=environ,
-                say=lambda text: say(f"o{text}"),
-                warn=lambda text: say(f"e{text}"),
+                say=lambda text: say("o", text),
+                warn=lambda text: say("e", text),
             )
             self._called[pid] = running = self._play(call)
             code = running.wait()
             del self._called[pid]
-            say(f"x{KILLED if code is None else code}")
+            say("x", str(KILLED if code is None else code))
 
 
 class _Lines:
@@ -316,9 +316,9 @@ class _Lines:
         self._file = file
         self._lock = threading.Lock()
 
-    def __call__(self, line: str) -> None:
+    def __call__(self, kind: str, text: str) -> None:
         with self._lock, contextlib.suppress(OSError, ValueError):
-            self._file.write(f"{line}\n")
+            self._file.write("".join(f"{kind}{line}\n" for line in text.split("\n")))
             self._file.flush()
 
 
