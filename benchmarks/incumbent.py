@@ -11,83 +11,118 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-#: What it runs on its machines are the console scripts that distributed had until 2026.6.
-INCUMBENT = ("dask-cloudprovider[aws]==2025.9.0", "distributed==2026.3.0", "dask==2026.3.0")
+from cloudprovider.emulator.room import search_path
+
+NAME, VERSION = "dask-cloudprovider", "2025.9.0"
+#: With the same Dask as ours, of which it is told by its image.
+PACKAGES = (
+    f"{NAME}[aws]=={VERSION}",
+    f"distributed=={version('distributed')}",
+    f"dask=={version('dask')}",
+)
+#: It runs these on its machines; distributed had them until 2026.6. Its image has them again.
+SCRIPTS = ("dask-scheduler", "dask-worker")
+IMAGE = "registry.example/dask-with-console-scripts:1"
 #: It knows no landing: its log group stays for the next cluster, as ours does, and is not counted as left.
 KEPT = "log group: dask-ecs"
-IMAGE = "registry.example/dask-with-console-scripts:2026.3.0"
-#: The image of our machines in the same run: a fresh interpreter for each, as theirs is.
-OUR_IMAGE = "registry.example/dask:fresh"
+#: Set in a network of our own.
+OWN_NETWORK = "DASK_CLOUD_BENCHMARK_NETWORK"
 PROGRAM = """
 import json, sys, time
 from dask_cloudprovider.aws import FargateCluster
-workers = int(sys.argv[1])
+workers, image, how = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 small = dict(worker_cpu=256, worker_mem=1024, scheduler_cpu=256, scheduler_mem=1024)
 cpu, began = time.process_time(), time.perf_counter()
-with FargateCluster(n_workers=workers, image=sys.argv[2], **small) as cluster:
-    cluster.wait_for_workers(workers, timeout=600)
+with FargateCluster(n_workers=workers, image=image, **small) as cluster:
+    cluster.wait_for_workers(workers, timeout=3600)
     wall, used, until = time.perf_counter() - began, time.process_time() - cpu, time.time()
-print(json.dumps({"wall": wall, "cpu": used, "until": until}))
+    print(json.dumps({"wall": wall, "cpu": used, "until": until}), flush=True)
+    while how == "stay":
+        time.sleep(1)
 """
 
 
-def environment(name, packages):
-    """The interpreter of an environment with these packages; it is made once and kept in the temporary folder."""
+def folder() -> Path:
+    """Where this user's environments are kept from run to run."""
     owner = os.getuid() if hasattr(os, "getuid") else "user"
-    folder = Path(tempfile.gettempdir()) / f"dask-cloud-benchmarks-{owner}" / name
-    python, ready = folder / "bin" / "python", folder / "ready"
-    if ready.exists() and ready.read_text() == " ".join(packages):
-        return python
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", "--clear", folder], check=True)
-    installers = (
-        [shutil.which("uv") or "uv", "pip", "install", "--quiet"],
-        [sys.executable, "-m", "pip", "install"],
-    )
-    installer = installers[0] if shutil.which("uv") else installers[1]
-    where = ["--python", python] if installer is installers[0] else ["--prefix", folder]
-    subprocess.run([*installer, *where, *packages], check=True, stdout=subprocess.DEVNULL)
-    ready.write_text(" ".join(packages))
-    return python
+    return Path(tempfile.gettempdir()) / f"dask-cloud-benchmarks-{owner}"
 
 
-def add_images(cloud):
-    """Make the images of both known to an embedded cloud."""
-    cloud.add_image(IMAGE, python=environment("dask-cloudprovider", INCUMBENT))
-    cloud.add_image(OUR_IMAGE, python=environment("image", (f"distributed=={version('distributed')}",)))
+def python() -> Path:
+    """The interpreter of its environment, which is made by the first who asks, and kept."""
+    home = folder() / NAME
+    executable, ready = home / "bin" / "python", home / "ready"
+    wanted = " ".join(PACKAGES)
+    if not (ready.exists() and ready.read_text(encoding="utf-8") == wanted):
+        for command in _commands(home, executable):
+            done = subprocess.run(command, check=False, capture_output=True, text=True)
+            if done.returncode:
+                raise SystemExit(f"{NAME} could not be installed from PyPI:\n{done.stderr[-2000:]}")
+        ready.write_text(wanted, encoding="utf-8")
+    return executable
 
 
-def opt_in():
-    """Let the account have long names of tasks, as every account has had since 2021: it asks for that."""
-    import boto3
+def _commands(home: Path, executable: Path) -> list[list[str | Path]]:
+    """What makes its environment: uv where there is one, else the interpreter's own tools."""
+    if uv := shutil.which("uv"):
+        return [
+            [uv, "venv", "--clear", "--python", sys.executable, home],
+            [uv, "pip", "install", "--python", executable, *PACKAGES],
+        ]
+    return [
+        [sys.executable, "-m", "venv", "--clear", home],
+        [executable, "-m", "pip", "install", "--disable-pip-version-check", *PACKAGES],
+    ]
 
-    boto3.client("ecs").put_account_setting(name="taskLongArnFormat", value="enabled")
+
+def add_image(cloud):
+    """Make its image known to an embedded cloud: our own machines' Dask, and the scripts it wants."""
+    scripts = folder() / "scripts"
+    scripts.mkdir(parents=True, exist_ok=True)
+    for name in SCRIPTS:
+        script = scripts / name
+        module = f"distributed.cli.{name.replace('-', '_')}"
+        script.write_text(
+            f"#!{sys.executable}\nfrom {module} import main\n\nraise SystemExit(main())\n", encoding="utf-8"
+        )
+        script.chmod(0o755)
+    cloud.add_image(IMAGE, environ={"PATH": f"{scripts}:{search_path(sys.executable)}"})
 
 
-def check_port():
-    """Its scheduler listens on every address: nobody else may have its port."""
+def claim_port():
+    """Its scheduler listens on every address: where somebody has its port, go on in a network of our own."""
     with socket.socket() as one:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             one.bind(("0.0.0.0", 8786))
         except OSError as error:
-            raise SystemExit(
-                "Something listens on port 8786, which dask-cloudprovider's scheduler needs on every address: "
-                "end it, or run this in a network of its own: "
-                "unshare -rn sh -c 'ip link set lo up; exec python benchmarks/start.py --against'"
-            ) from error
+            if OWN_NETWORK in os.environ or not shutil.which("unshare"):
+                raise SystemExit(
+                    f"Somebody has port 8786, which the scheduler of {NAME} needs: end it."
+                ) from error
+        else:
+            return
+    os.environ[OWN_NETWORK] = "1"
+    again = ["sh", "-c", 'ip link set lo up && exec "$@"', "sh", sys.executable, *sys.argv]
+    os.execvp("unshare", ["unshare", "--map-root-user", "--net", *again])
 
 
-def start(workers):
-    """What its start prints, run in its own environment; it writes to a folder of configuration: its own."""
-    python = environment("dask-cloudprovider", INCUMBENT)
-    with tempfile.TemporaryDirectory() as home:
-        private = {
-            name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "DASK_"))
-        }
-        private |= {"HOME": home, "DASK_CONFIG": home}
-        command = [python, "-c", PROGRAM, str(workers), IMAGE]
-        options = {"env": private, "cwd": home, "text": True, "timeout": 900}
-        done = subprocess.run(command, check=False, capture_output=True, **options)
-    if not done.stdout.startswith("{"):
-        raise RuntimeError(f"dask-cloudprovider started nothing: {done.stderr}")
-    return done.stdout
+def environ():
+    """A process's environment without what concerns us; it reads and writes a folder of configuration: one of its own."""
+    home = folder() / "home"
+    home.mkdir(parents=True, exist_ok=True)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "DASK_"))}
+    return {**kept, "HOME": str(home), "DASK_CONFIG": str(home)}
+
+
+def begin(workers, how):
+    """Start its program."""
+    return subprocess.Popen(
+        [python(), "-c", PROGRAM, str(workers), IMAGE, how],
+        env=environ(),
+        cwd=folder(),
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # it says much at its end, which would fill a pipe that nobody reads
+    )

@@ -49,19 +49,30 @@ def throttled(calls: Iterable[Call]) -> int:
     return sum("Throttl" in call.error or "LimitExceeded" in call.error for call in calls)
 
 
-def show(rows: list[dict[str, object]], machine: dict[str, str], file: str | None) -> None:
-    """Print rows of equal keys as a Markdown table, and write everything to a file if one is named."""
+def show(
+    rows: list[dict[str, object]] | dict[str, list[dict[str, object]]],
+    machine: dict[str, str],
+    file: str | None,
+) -> None:
+    """Print one table, or several by their titles, as Markdown, and write everything to a file if one is named."""
+    tables = rows if isinstance(rows, dict) else {"rows": rows}
     if file is not None:
-        Path(file).write_text(
-            json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n", encoding="utf-8"
-        )
-    print("; ".join(f"{name} {value}" for name, value in machine.items()) + "\n")
+        said = {"machine": machine, **tables}
+        Path(file).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+    print("; ".join(f"{name} {value}" for name, value in machine.items()))
+    for some in tables.values():
+        _print(some)
+
+
+def _print(rows: list[dict[str, object]]) -> None:
+    """Rows of equal keys; what is counted within a row comes below."""
     names = [name for name, value in rows[0].items() if not isinstance(value, dict)]
-    print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
+    print(f"\n| {' | '.join(names)} |\n|{'---|' * len(names)}")
     for row in rows:
         print(f"| {' | '.join(str(row[name]) for name in names)} |")
     for row in rows:
         for name, value in row.items():
-            if isinstance(value, dict):
+            if isinstance(value, dict) and value:
                 counts = ", ".join(f"{count} {key}" for key, count in value.items())
-                print(f"\n{names[0]} {row[names[0]]}, {name}: {counts}.")
+                which = ", ".join(str(row[key]) for key in names[:3] if isinstance(row[key], (str, int)))
+                print(f"\n{which}; {name}: {counts}.")

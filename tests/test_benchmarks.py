@@ -21,7 +21,9 @@ def report(tmp_path):
         command = [sys.executable, BENCHMARKS / script, "--json", file, *arguments]
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=150)
         said = json.loads(file.read_text())
-        assert done.stdout.count("\n| ") == len(said["rows"]) + 1, "a line of each row, and of their names"
+        tables = [table for table in said.values() if isinstance(table, list)]
+        lines = sum(len(table) + 1 for table in tables)
+        assert lines == done.stdout.count("\n| "), "a line of each row, and of their names"
         return said
 
     return run
@@ -31,19 +33,30 @@ def test_imports(report):
     """The benchmark of imports times each case, and names the machine and the versions."""
     said = report("imports.py", "--runs", "1")
     assert {"processors", "system", "python", "dask-cloud", "distributed"} <= set(said["machine"])
-    assert "import cloudprovider" == said["rows"][0]["what"]
+    assert "import cloudprovider" == said["rows"][1]["what"]
     assert all(row["median ms"] > 0 for row in said["rows"])
 
 
 def test_start(report):
     """The benchmark of starts finds no throttled call, nothing left, and a start no faster than its limit."""
-    [row] = report("start.py", "--workers", "2", "--time-scale", "0.05")["rows"]
-    assert 2 == row["workers"]
-    assert row["wall s"] > row["limit s"] > 0
+    [row] = report("start.py", "--workers", "2", "--boots", "1", "--tables", "starts")["starts"]
+    assert (2, "1") == (row["workers"], row["boot s"])
+    assert row["wall s"] > row["limit s"] > 1
     assert row["two boots in a row s"] > row["limit s"]
-    assert 2 == row["calls by operation"]["RunTask"]
-    assert (0, 0) == (row["throttled"], row["left a minute later"])
+    assert 0 < row["client CPU s"] < row["wall s"] * 2
+    assert (2, 1) == (row["calls by operation"]["RunTask"], row["calls by operation"]["GetServiceQuota"])
+    assert (0, 0, 0) == (row["throttled"], row["left at close"], row["left"])
     assert row["seconds by step"]["workers' boot"] > row["seconds by step"]["workers' order"]
+
+
+def test_what_is_left(report):
+    """The benchmark counts what a killed program leaves, how long its machines go on, and what a sweep leaves."""
+    rows = {row["after"]: row for row in report("start.py", "--tables", "left")["left"]}
+    assert ["a clean end", "a failed start", "kill -9"] == list(rows)
+    assert [0, 0] == [rows[after]["left"] for after in ("a clean end", "a failed start")]
+    assert 5 == rows["kill -9"]["machines at once"]
+    assert 0 < rows["kill -9"]["machines go on for s"]
+    assert 0 == rows["kill -9"]["left after a sweep"]
 
 
 def test_thousand(report):
