@@ -241,7 +241,7 @@ def killed(cloud: Emulator, manager: Manager, patience_s: float) -> dict[str, An
     row = watched(cloud)
     if "name" in said:
         program = "from cloudprovider.cli import cloud; cloud()"
-        sweep = [sys.executable, "-c", program, *"sweep --yes --cloud fargate".split(), said["name"]]
+        sweep = [sys.executable, "-c", program, "sweep", "--yes", "--cloud", "fargate", said["name"]]
         subprocess.run(sweep, check=True, stdout=subprocess.DEVNULL)
         settle(cloud)
     return {**row, "left after a sweep": len(left(cloud)) if "name" in said else "has none"}
