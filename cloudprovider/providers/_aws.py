@@ -153,12 +153,12 @@ TEXTS: tuple[tuple[str, type[CloudError], str], ...] = (
         "The subnets have no free addresses: pass subnets= larger ones or more of them.",
     ),
     (
-        r"RESOURCE:|AGENT|were unable to be placed|no container instances",
+        r"(?-i:RESOURCE:|AGENT)|were unable to be placed|no container instances",
         CapacityError,
         "The ECS cluster's own capacity has no room: add container instances or a capacity provider.",
     ),
     (
-        r"\bATTRIBUTE\b",
+        r"(?-i:\bATTRIBUTE\b)",
         ConfigError,
         "No container instance fits: is architecture= theirs, and is one of subnets= in a zone of theirs?",
     ),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "clusters",
     "console",
-    "delete_template",
+    "delete_templates",
     "described",
     "diagnosis",
     "expired",
@@ -137,7 +137,7 @@ def sweep(aws: AWS, cluster: str, patience_s: float) -> Swept:
         aws,
         cluster,
         end=end,
-        free=[partial(delete_template, aws, cluster), partial(shared.parameters, aws, cluster, parameters)],
+        free=[partial(delete_templates, aws, cluster), partial(shared.parameters, aws, cluster, parameters)],
         ending=partial(_ending, aws, cluster),
         unfinished=partial(_unfinished, aws),
         patience_s=patience_s,
@@ -156,11 +156,18 @@ def _unfinished(aws: AWS, ids: Collection[str]) -> list[str]:
     return [i["InstanceId"] for i in described(aws, ids) if i["State"]["Name"] != "terminated"]
 
 
-def delete_template(aws: AWS, cluster: str) -> list[str]:
-    """Delete the launch template."""
-    name = _ec2_names.template(cluster)
-    gone = aws.call("ec2", "delete_launch_template", LaunchTemplateName=name, fine=NO_TEMPLATE)
-    return [name] if gone else []
+def _templates(aws: AWS, cluster: str | None) -> list[dict[str, Any]]:
+    """The launch templates of a cluster, or of all."""
+    filters = shared.tag_filter(cluster)
+    return aws.pages("ec2", "describe_launch_templates", "LaunchTemplates", Filters=filters)
+
+
+def delete_templates(aws: AWS, cluster: str) -> list[str]:
+    """Delete the launch templates of a cluster."""
+    found = [template["LaunchTemplateName"] for template in _templates(aws, cluster)]
+    for name in found:
+        aws.call("ec2", "delete_launch_template", LaunchTemplateName=name, fine=NO_TEMPLATE)
+    return found
 
 
 def clusters(aws: AWS) -> list[str]:
@@ -173,19 +180,9 @@ def clusters(aws: AWS) -> list[str]:
 
 def expired(aws: AWS, now: float) -> list[str]:
     """Clusters whose `expires` has passed and that have left more than expires by itself: two calls."""
-    templates, groups = side_by_side(
-        [
-            partial(
-                aws.pages,
-                "ec2",
-                "describe_launch_templates",
-                "LaunchTemplates",
-                Filters=shared.tag_filter(None),
-            ),
-            partial(shared.groups_of, aws, None),
-        ]
-    )
-    return shared.overdue(shared.owners_of([*templates, *groups], SERVICE), now)
+    found = side_by_side([partial(_templates, aws, None), partial(shared.groups_of, aws, None)])
+    owners = shared.owners_of([resource for some in found for resource in some], SERVICE)
+    return shared.overdue(owners, now)
 
 
 def console(aws: AWS, id: str, lines: int) -> str:

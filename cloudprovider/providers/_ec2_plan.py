@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Kind", "Plan", "kind_of"]
 
-#: Characters of one parameter, and how many of them one call deletes beside the two secrets.
+#: Characters of one parameter, and how many of them one call deletes beside the secrets.
 # https://docs.aws.amazon.com/systems-manager/latest/userguide/parameter-store-advanced-parameters.html
-PART, PARTS = 8000, 8
+PART, PARTS = 8000, 7
 #: What of the Config another process must know to order more machines like the first.
 OPTIONS = (
     "boot", "disk_size", "instance_type", "key_name", "launch_template_args", "lock", "log_group", "public",

@@ -390,7 +390,7 @@ class EC2Provider(Provider):
             if self._template == boot:
                 return
             if self._template is not None:
-                ends.delete_template(self.aws, self.identity.name)
+                ends.delete_templates(self.aws, self.identity.name)
             mine = self.aws, self.config, self.identity
             starts.make_template(*mine, boot, self._made, uuid.uuid4().hex)
             self._template = boot

@@ -1,0 +1,806 @@
+"""What EC2Provider asks of a cloud, and what it makes of the answers, on an embedded AWS without processes."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import threading
+import time
+
+import boto3
+import pytest
+from contract import until
+
+from cloudprovider import tags as ledger
+from cloudprovider.emulator import Emulator
+from cloudprovider.emulator.permissions import PREFIXES
+from cloudprovider.errors import CapacityError, CloudError, ConfigError, CredentialsError, QuotaError
+from cloudprovider.events import Events
+from cloudprovider.fleet import Fleet
+from cloudprovider.provider import State
+from cloudprovider.providers.ec2 import EC2Config, EC2Provider, policy
+from cloudprovider.providers.ecs import ECSProvider, FargateConfig
+from cloudprovider.security import make_secrets
+
+
+@pytest.fixture(scope="module")
+def emulator():
+    with Emulator("aws", engine="none") as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def cloud(emulator):
+    emulator.reset(profile="instant", time_scale=1.0, seed=0)
+    emulator.clear()
+    with emulator.active():
+        yield emulator
+
+
+#: To ask about two types is quicker than about all that could be chosen.
+TYPES = {"instance_type": "m7i.large", "scheduler_instance_type": "c7i.large"}
+
+
+def make(name="it", **options) -> EC2Provider:
+    config = EC2Config.of(name=name, **{"allow_from": "198.51.100.7/32", **TYPES, **options})
+    return EC2Provider(config, config.identity())
+
+
+def prepared(name="it", **options) -> EC2Provider:
+    return prepare(make(name, **options))
+
+
+def prepare(provider) -> EC2Provider:
+    boots = [provider.config.boot_for(role, provider.identity) for role in ("scheduler", "worker")]
+    provider.prepare(boots, make_secrets(provider.identity))
+    return provider
+
+
+def workers(provider, count):
+    boot = dataclasses.replace(provider.boot("worker"), scheduler="tls://10.0.0.5:8786")
+    return provider.create(boot, count)
+
+
+def scheduler(provider):
+    created = provider.create(provider.boot("scheduler"), 1)
+    if created.refusal:
+        raise created.refusal
+    [machine] = created.machines
+    return machine
+
+
+def called(cloud, operation) -> int:
+    return sum(call.operation == operation for call in cloud.calls)
+
+
+def instances(machines):
+    ids = [machine.id for machine in machines]
+    found = boto3.client("ec2").describe_instances(InstanceIds=ids)["Reservations"]
+    return [instance for some in found for instance in some["Instances"]]
+
+
+def template():
+    request = {"LaunchTemplateName": "dask-it", "Versions": ["$Latest"]}
+    [version] = boto3.client("ec2").describe_launch_template_versions(**request)["LaunchTemplateVersions"]
+    return version["LaunchTemplateData"]
+
+
+# -- the landing -----------------------------------------------------------------------------------------
+
+
+def test_landing_is_made_once(cloud):
+    """The second cluster of an account finds what the first one made, and makes only its own."""
+    prepared("one")
+    first = len(cloud.calls)
+    prepared("two")
+    made = [
+        call.operation for call in cloud.calls[first:] if call.operation.startswith(("Create", "Put", "Add"))
+    ]
+    made.remove("PutRolePolicy")  # in a role's first minute, lest its maker has not come to it yet
+
+    assert ["CreateSecurityGroup", *["PutParameter"] * 3] == sorted(made)
+
+
+def test_landing_serves_both_services(cloud):
+    """A Fargate cluster's log group and security group are the ones that EC2's use, made once."""
+    config = FargateConfig.of(name="far", allow_from="198.51.100.7/32")
+    far = prepare(ECSProvider(config, config.identity()))
+    before = len(cloud.calls)
+    near = prepared("near")
+    made = [call.operation for call in cloud.calls[before:] if call.operation.startswith("Create")]
+
+    assert ["CreateInstanceProfile", "CreateRole", "CreateSecurityGroup"] == sorted(made)
+    assert far._landing.groups == near._plan.landing.groups
+
+
+def test_machines_role_may_do_little(cloud):
+    """The role of machines reads the machines' secrets and writes the log; only SSM's has more."""
+    prepared()
+    iam = boto3.client("iam")
+    document = iam.get_role_policy(RoleName="dask-machine", PolicyName="dask-machine")["PolicyDocument"]
+    assert {"ssm:GetParameter", "logs:CreateLogStream", "logs:PutLogEvents"} == {
+        action
+        for s in document["Statement"]
+        for action in ([s["Action"]] if isinstance(s["Action"], str) else s["Action"])
+    }
+    assert "arn:aws:ssm:*:*:parameter/dask/*/machine" == document["Statement"][0]["Resource"]
+    prepared("reached", ssm_access=True)
+    more = iam.get_role_policy(RoleName="dask-machine-ssm", PolicyName="dask-machine-ssm")["PolicyDocument"]
+    assert "ssm:UpdateInstanceInformation" in json.dumps(more)
+
+
+def test_two_users_start_at_the_same_second(cloud):
+    """Two first starts in one account at once both succeed, and neither touches the other's."""
+    together = threading.Barrier(2, timeout=30)
+    failed = []
+
+    def start(name):
+        try:
+            provider = make(name)
+            provider.aws.client("ec2")
+            together.wait()
+            prepare(provider)
+            scheduler(provider)
+            if name == "one":
+                provider.sweep(name)
+        except Exception as error:  # noqa: BLE001  (the thread's error is the test's)
+            failed.append(error)
+
+    threads = [threading.Thread(target=start, args=(name,)) for name in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert [] == failed
+    assert ["two"] == [machine.cluster for machine in make("x").list()]
+    assert make("two").attach().client
+
+
+def test_one_name_is_one_cluster_s_on_either_service(cloud):
+    """A name that a Fargate cluster has is not to be had on EC2, however old it is; its things stay."""
+    config = FargateConfig.of(name="same", allow_from="198.51.100.7/32")
+    far = ECSProvider(config, config.identity())
+    far.identity = dataclasses.replace(far.identity, created=far.identity.created - 3600)
+    prepare(far)
+    second = make("same")
+    with pytest.raises(CloudError, match="There is a cluster 'same'"):
+        prepare(second)
+
+    assert () == second.sweep("same").resources
+    found = ECSProvider(config, config.identity())
+    assert found.attach().client
+
+
+def test_name_of_a_cluster_that_died_is_free_again(cloud):
+    """What a killed client left behind under a name does not stop the next start, once it is old."""
+    dead = make("again")
+    dead.identity = dataclasses.replace(dead.identity, created=dead.identity.created - 3600)
+    prepare(dead)
+    workers(dead, 1)
+    dead.delete([machine.id for machine in dead.list("again")])
+
+    assert scheduler(prepared("again")).id
+
+
+def test_what_the_user_names_is_never_made(cloud):
+    """With everything named, the only things made are the cluster's own."""
+    ec2, iam, logs = boto3.client("ec2"), boto3.client("iam"), boto3.client("logs")
+    subnet = ec2.describe_subnets()["Subnets"][0]
+    group = ec2.create_security_group(GroupName="mine", Description="mine", VpcId=subnet["VpcId"])["GroupId"]
+    iam.create_role(RoleName="mine", AssumeRolePolicyDocument=policy("aws-ec2-trust"))
+    iam.create_instance_profile(InstanceProfileName="mine")
+    iam.add_role_to_instance_profile(InstanceProfileName="mine", RoleName="mine")
+    logs.create_log_group(logGroupName="mine")
+    ec2.create_key_pair(KeyName="mine")
+    before = len(cloud.calls)
+    provider = prepared(
+        role="mine", log_group="mine", subnets=subnet["SubnetId"], security_groups=[group], key_name="mine"
+    )
+    machine = scheduler(provider)
+    made = [c.operation for c in cloud.calls[before:] if c.operation.startswith(("Create", "Put"))]
+    [instance] = instances([machine])
+
+    assert ["CreateSecurityGroup", *["PutParameter"] * 3] == sorted(made)
+    assert "mine" == instance["KeyName"]
+    assert subnet["SubnetId"] == instance["SubnetId"]
+    assert instance["IamInstanceProfile"]["Arn"].endswith("instance-profile/mine")
+    assert group in {g["GroupId"] for g in instance["SecurityGroups"]}
+
+
+def test_role_that_is_not_known_everywhere_yet(cloud):
+    """An instance profile that was just made is waited for, as IAM takes its time."""
+    with cloud.inject("role-propagation", seconds=4):
+        assert scheduler(prepared()).id
+
+
+# -- orders ----------------------------------------------------------------------------------------------
+
+
+def test_scheduler_s_address_comes_with_its_order(cloud):
+    """RunInstances says the private address, so that workers can be ordered before anything boots."""
+    provider = prepared()
+    machine = scheduler(provider)
+
+    assert machine.private_address
+    assert ("scheduler", "it", "on-demand") == (machine.role, machine.cluster, machine.market)
+    assert 0 == called(cloud, "DescribeInstances")
+
+
+def test_machines_are_as_promised(cloud):
+    """IMDSv2 with one hop, termination at shutdown, encrypted gp3, tags on all parts: on every machine."""
+    provider = prepared(tags={"team": "a"}, disk_size=50)
+    machines = [scheduler(provider), *workers(provider, 2).machines]
+    ec2 = boto3.client("ec2")
+    for machine, instance in zip(
+        sorted(machines, key=lambda m: m.id),
+        sorted(instances(machines), key=lambda i: i["InstanceId"]),
+        strict=True,
+    ):
+        options = instance["MetadataOptions"]
+        behaviour = ec2.describe_instance_attribute(
+            InstanceId=machine.id, Attribute="instanceInitiatedShutdownBehavior"
+        )
+        [disk] = instance["BlockDeviceMappings"]
+        [volume] = ec2.describe_volumes(VolumeIds=[disk["Ebs"]["VolumeId"]])["Volumes"]
+        [interface] = instance["NetworkInterfaces"]
+        [described] = ec2.describe_network_interfaces(NetworkInterfaceIds=[interface["NetworkInterfaceId"]])[
+            "NetworkInterfaces"
+        ]
+        tags = [
+            {t["Key"]: t["Value"] for t in each}
+            for each in (instance["Tags"], volume["Tags"], described["TagSet"])
+        ]
+
+        assert ("required", 1) == (options["HttpTokens"], options["HttpPutResponseHopLimit"])
+        assert "terminate" == behaviour["InstanceInitiatedShutdownBehavior"]["Value"]
+        assert (50, "gp3", True) == (volume["Size"], volume["VolumeType"], volume["Encrypted"])
+        assert disk["Ebs"]["DeleteOnTermination"]
+        assert interface["Attachment"]["DeleteOnTermination"]
+        assert "KeyName" not in instance
+        assert all(("it", "a", machine.role) == (t[ledger.CLUSTER], t["team"], t[ledger.ROLE]) for t in tags)
+
+
+def test_machines_by_what_they_shall_have(cloud):
+    """Without names of types there are the cheapest that fit, of which a fleet takes what it gets."""
+    provider = prepared(instance_type=None, cpu=4, memory="16 GiB", scheduler_instance_type=None)
+    [worker] = workers(provider, 1).machines
+    cloud.inject("capacity", room=0, type=worker.kind)
+    [other] = workers(provider, 1).machines
+
+    assert worker.kind == provider._plan.kinds["worker"].types[0]
+    assert other.kind != worker.kind
+    assert other.kind in provider._plan.kinds["worker"].types
+
+
+def test_workers_and_scheduler_differ_in_kind(cloud):
+    """Each role has the type that was asked for it, and its own price."""
+    provider = prepared(instance_type="m7i.xlarge", scheduler_instance_type="c7i.large")
+    first, [worker] = scheduler(provider), workers(provider, 1).machines
+
+    assert ("c7i.large", "m7i.xlarge") == (first.kind, worker.kind)
+    rates = {machine.kind: provider.rate(machine) for machine in (first, worker)}
+    assert rates["c7i.large"].per_hour < rates["m7i.xlarge"].per_hour
+    assert all({"public IPv4"} <= set(rate.parts) for rate in rates.values())
+
+
+def test_fifty_workers_are_one_order_within_a_second(cloud):
+    """50 workers are a launch template and one call, and it takes no time of ours."""
+    provider = prepared()
+    scheduler(provider)
+    before, start = len(cloud.calls), time.monotonic()
+    created = workers(provider, 50)
+    passed = time.monotonic() - start
+
+    assert 50 == len(created.machines)
+    assert ["CreateLaunchTemplate", "CreateFleet"] == [call.operation for call in cloud.calls[before:]]
+    assert passed < 1.0
+
+
+def test_a_thousand_machines_in_twenty_calls(cloud):
+    """From prepare until all 1,000 are seen, by the fleet that orders and looks: at most 20 calls."""
+    prepared("landing").sweep("landing")
+    until(lambda: not cloud.leftovers(), 10, "nothing is left")
+    # In its first minute a role of ours is given its policy again; it is named instead.
+    provider = make(role="dask-machine")
+    before = len(cloud.calls)
+    prepare(provider)
+    scheduler(provider)
+    boot = dataclasses.replace(provider.boot("worker"), scheduler="tls://10.0.0.5:8786")
+    fleet = Fleet(provider, lambda: boot, Events())
+    fleet.ask(1000)
+    fleet.reconcile([])
+    until(
+        lambda: (
+            fleet.reconcile([id for id, m in fleet.machines.items() if m.state is State.running])
+            or not fleet.waiting
+        ),
+        60,
+        "all have arrived",
+    )
+    calls = [call.operation for call in cloud.calls[before:]]
+
+    assert 1000 == len(fleet.machines)
+    assert len(calls) <= 20, calls
+
+
+def test_workers_are_in_the_scheduler_s_zone(cloud):
+    """Shuffles are cheap: all machines are in one zone, also those that another process orders."""
+    provider = prepared()
+    zone = scheduler(provider).zone
+    assert {zone} == {machine.zone for machine in workers(provider, 4).machines}
+    other = make()
+    other.attach()
+    assert {zone} == {machine.zone for machine in workers(other, 2).machines}
+
+
+def test_several_zones_when_asked(cloud):
+    """With several zones named, what one has no room for is in another, and each machine says where it is."""
+    provider = prepared(zones=["us-east-1a", "us-east-1b"])
+    cloud.inject("capacity", room=2, zone="us-east-1a")
+    cloud.inject("capacity", room=3, zone="us-east-1b")
+    created = workers(provider, 5)
+
+    assert created.refusal is None
+    assert ["us-east-1a"] * 2 + ["us-east-1b"] * 3 == sorted(machine.zone for machine in created.machines)
+
+
+def test_types_in_order_of_preference(cloud):
+    """What the first type has no capacity for is of the next; the machines say so."""
+    provider = prepared(instance_type=["m7i.large", "m6i.large"])
+    cloud.inject("capacity", room=2, type="m7i.large")
+    created = workers(provider, 5)
+
+    assert created.refusal is None
+    assert ["m6i.large"] * 3 + ["m7i.large"] * 2 == sorted(machine.kind for machine in created.machines)
+
+
+def test_no_capacity_in_one_zone_for_the_scheduler(cloud):
+    """The scheduler goes to the next zone that has both roles' types, and the workers with it."""
+    provider = prepared()
+    cloud.inject("capacity", room=0, zone=provider._plan.zones[0])
+    machine = scheduler(provider)
+
+    assert machine.zone == provider._plan.zones[1]
+    assert {machine.zone} == {worker.zone for worker in workers(provider, 3).machines}
+
+
+def test_no_capacity_anywhere(cloud):
+    """When no zone has room, the refusal says so, and what to do."""
+    provider = prepared()
+    cloud.inject("capacity", room=0)
+    created = provider.create(provider.boot("scheduler"), 1)
+    assert isinstance(created.refusal, CapacityError)
+    refused = workers(provider, 3).refusal
+
+    assert isinstance(refused, CapacityError)
+    for part in ("0 of 3", "InsufficientInstanceCapacity", "zones="):
+        assert part in str(refused)
+
+
+def test_room_for_five_of_ten(cloud):
+    """The machines that came are kept, and the refusal says how many and why."""
+    provider = prepared()
+    cloud.inject("capacity", room=5, market="on-demand")
+    created = workers(provider, 10)
+
+    assert 5 == len(created.machines)
+    with pytest.raises(CapacityError, match=r"5 of 10 machines: .*InsufficientInstanceCapacity.*keeps the 5"):
+        raise created.refusal
+
+
+def test_spot_and_its_fallback(cloud):
+    """What spot refuses comes on demand; the scheduler never is on spot."""
+    provider = prepared(spot="fallback")
+    cloud.inject("capacity", room=2, market="spot")
+    created = workers(provider, 5)
+    by_id = {machine.id: machine.market for machine in provider.describe([m.id for m in created.machines])}
+
+    assert created.refusal is None
+    assert ["on-demand"] * 3 + ["spot"] * 2 == sorted(by_id.values())
+    assert by_id == {machine.id: machine.market for machine in created.machines}
+    assert "on-demand" == scheduler(provider).market
+
+
+def test_spot_alone_is_refused_with_the_way_out(cloud):
+    """Without the fallback the refusal is the user's to hear, with what to do next."""
+    provider = prepared(spot=True)
+    cloud.inject("capacity", room=0, market="spot")
+    created = workers(provider, 5)
+
+    assert () == created.machines
+    assert "0 of 5" in str(created.refusal)
+    assert "spot='fallback'" in str(created.refusal)
+
+
+def test_spot_has_the_price_of_now(cloud):
+    """A spot machine's rate is what EC2 says its type costs in its zone, asked once."""
+    provider = prepared(spot=True)
+    machines = workers(provider, 3).machines
+    rates = [provider.rate(machine) for machine in machines]
+
+    assert 1 == called(cloud, "DescribeSpotPriceHistory")
+    assert rates[0].per_hour > 0
+    assert not rates[0].unknown
+    on_demand = provider.rate(dataclasses.replace(machines[0], market="on-demand"))
+    assert rates[0].per_hour < on_demand.per_hour
+
+
+def test_quota_of_five_vcpus(cloud):
+    """A quota that has no room for all keeps those that came and says which limit it was."""
+    provider = prepared()
+    cloud.inject("quota", room=5)
+    created = workers(provider, 10)
+
+    assert 2 == len(created.machines)
+    assert isinstance(created.refusal, QuotaError)
+    for part in ("2 of 10", "VcpuLimitExceeded", "servicequotas"):
+        assert part in str(created.refusal)
+
+
+def test_too_many_spot_machines(cloud):
+    """The limit on spot is named, with how to go on without it."""
+    provider = prepared(spot=True)
+    cloud.inject("quota", room=4, market="spot")
+    created = workers(provider, 10)
+
+    assert isinstance(created.refusal, QuotaError)
+    assert "MaxSpotInstanceCountExceeded" in str(created.refusal)
+    assert "spot='fallback'" in str(created.refusal)
+
+
+@pytest.mark.parametrize("fault", ["error-after-effect", "lost-answer"])
+@pytest.mark.parametrize("operation", ["RunInstances", "CreateFleet", "CreateLaunchTemplate"])
+def test_nothing_is_made_twice(cloud, fault, operation):
+    """An order whose answer was lost after it took effect is asked again, and makes nothing twice."""
+    provider = prepared()
+    cloud.inject(fault, operation=operation, times=1)
+    scheduler(provider)
+    created = workers(provider, 7)
+
+    assert 7 == len(created.machines)
+    assert 8 == len(cloud.machines())
+
+
+def test_throttling_on_every_second_call(cloud):
+    """Throttled calls are made again, from the first to the last of a cluster's life."""
+    cloud.inject("throttle", every=2)
+    provider = prepared()
+    assert 12 == len(workers(provider, 12).machines)
+    assert () == provider.sweep("it").left
+    cloud.clear()
+    until(lambda: not cloud.leftovers(), 10, "nothing is left")
+
+
+def test_launch_template_is_deleted_under_us(cloud):
+    """An order whose launch template somebody deleted makes it again."""
+    provider = prepared()
+    workers(provider, 1)
+    boto3.client("ec2").delete_launch_template(LaunchTemplateName="dask-it")
+    created = workers(provider, 2)
+
+    assert created.refusal is None
+    assert 2 == len(created.machines)
+    assert template()["UserData"]
+
+
+def test_attached_provider_orders_like_the_first(cloud):
+    """Another process orders machines with the landing, market and tags of the first, told only the name."""
+    first = prepared(spot=True, tags={"team": "a"}, environment={"WORDS": 'it\'s "quoted"\né'})
+    workers(first, 1)
+    other = EC2Provider(EC2Config.of(name="it"), EC2Config.of(name="it").identity())
+    other.attach()
+    [machine] = workers(other, 1).machines
+    [seen] = [found for found in cloud.machines() if found.id == machine.id]
+
+    assert "spot" == machine.market
+    assert "a" == seen.tags["team"]
+    assert other.identity == ledger.identity(seen.tags)
+    assert first._plan == dataclasses.replace(other._plan, landing=first._plan.landing)
+    assert first.boot("worker") == other.boot("worker")
+
+
+def test_large_environments_take_several_parameters(cloud):
+    """What does not fit one parameter is in several, found in order, and all of them are swept."""
+    import random
+
+    noise = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=14000))
+    provider = make(environment={"NOISE": noise}, image="ghcr.io/dask/dask-cloud-runtime:1")
+    plan = prepared("shape")._plan
+    boots = {role: provider.config.boot_for(role, provider.identity) for role in ("scheduler", "worker")}
+    plan = dataclasses.replace(plan, boots=boots)
+    parts = plan.parts(provider.config)
+
+    assert len(parts) > 1
+    assert boots == type(plan).loads(parts)[0].boots
+
+
+# -- what is seen ----------------------------------------------------------------------------------------
+
+
+def test_unknown_ids_are_left_out(cloud):
+    """Of many ids those that EC2 does not know, or not yet, are left out of answers and orders."""
+    provider = prepared()
+    ids = [machine.id for machine in workers(provider, 3).machines]
+    strangers = [f"i-{number:017x}" for number in range(1, 40)]
+
+    assert set(ids) == {machine.id for machine in provider.describe([*strangers, *ids])}
+    provider.delete([*strangers, *ids])
+    until(lambda: not provider.list("it"), 10, "all have ended")
+
+
+def test_machines_that_are_not_shown_yet(cloud):
+    """A machine that describe does not show yet is not gone."""
+    provider = prepared()
+    with cloud.inject("stale", seconds=2):
+        [machine] = workers(provider, 1).machines
+        assert [] == provider.describe([machine.id])
+    until(lambda: provider.describe([machine.id]), 10, "it is shown")
+
+
+def test_how_a_machine_ended(cloud):
+    """A machine that is gone says why and since when."""
+    provider = prepared()
+    [machine] = workers(provider, 1).machines
+    provider.delete([machine.id])
+    [ended] = until(
+        lambda: [m for m in provider.describe([machine.id]) if m.state is State.gone], 10, "it is gone"
+    )
+
+    assert "User" in ended.reason
+    assert abs(ended.ended - time.time()) < 60
+
+
+def test_logs_of_the_console(cloud):
+    """Without a container's log there is the console's; without either, nothing."""
+    provider = prepared()
+    machine = scheduler(provider)
+    assert isinstance(provider.logs(machine.id), str)
+    assert 1 == called(cloud, "GetConsoleOutput")
+
+
+# -- security --------------------------------------------------------------------------------------------
+
+
+def test_no_rule_is_open_to_the_world(cloud):
+    """The scheduler can be reached by the named source alone, members by members, workers by nobody else."""
+    provider = prepared()
+    machine, [worker] = scheduler(provider), workers(provider, 1).machines
+    groups = boto3.client("ec2").describe_security_groups()["SecurityGroups"]
+    ours = {g["GroupName"]: g for g in groups if g["GroupName"].startswith("dask-")}
+    [rule] = ours["dask-it-scheduler"]["IpPermissions"]
+    by_role = {
+        i["InstanceId"]: {g["GroupName"] for g in i["SecurityGroups"]} for i in instances([machine, worker])
+    }
+
+    assert {"dask-landing", "dask-it-scheduler"} == set(ours)
+    assert ["198.51.100.7/32"] == [entry["CidrIp"] for entry in rule["IpRanges"]]
+    assert (8786, 8787) == (rule["FromPort"], rule["ToPort"])
+    assert not [r for r in ours["dask-landing"]["IpPermissions"] if r.get("IpRanges") or r.get("Ipv6Ranges")]
+    assert {"dask-landing", "dask-it-scheduler"} == by_role[machine.id]
+    assert {"dask-landing"} == by_role[worker.id]
+
+
+def test_private_machines_have_no_public_address(cloud):
+    """public=False gives no machine a public address."""
+    provider = prepared(public=False, allow_from="10.0.0.0/8")
+    machines = [scheduler(provider), *workers(provider, 1).machines]
+    assert [None, None] == [machine.public_address for machine in provider.describe([m.id for m in machines])]
+
+
+def test_no_key_anywhere_but_in_the_secrets(cloud):
+    """User data, tags and orders hold no key and no token: only the encrypted parameters do."""
+    provider = make()
+    secrets = make_secrets(provider.identity)
+    boots = [provider.config.boot_for(r, provider.identity) for r in ("scheduler", "worker")]
+    provider.prepare(boots, secrets)
+    machines = [scheduler(provider), *workers(provider, 1).machines]
+    ec2 = boto3.client("ec2")
+    data = [
+        ec2.describe_instance_attribute(InstanceId=machine.id, Attribute="userData")["UserData"]["Value"]
+        for machine in machines
+    ]
+    import gzip
+
+    text = "".join(gzip.decompress(base64.b64decode(each)).decode() for each in data)
+    text += json.dumps([instances(machines), template()], default=str)
+    ours = [{"Key": "Name", "Option": "BeginsWith", "Values": ["/dask/"]}]
+    stored = boto3.client("ssm").describe_parameters(ParameterFilters=ours)["Parameters"]
+
+    assert "PRIVATE KEY" not in text
+    assert json.loads(secrets.machine)["token"] not in text
+    assert {"/dask/it/client", "/dask/it/machine", "/dask/it/ec2/0"} == {p["Name"] for p in stored}
+    assert {"SecureString"} == {p["Type"] for p in stored}
+
+
+def test_policies_are_enough(cloud):
+    """With the printed policies and nothing else, a cluster lives its whole life."""
+    documents = [json.loads(policy(name)) for name in ("aws-ec2", "aws-ec2-landing")]
+    cloud.inject("policy", allowed=documents)
+    live_a_life()
+    until(lambda: not cloud.leftovers(), 10, "nothing is left")
+
+
+def test_policies_are_no_more_than_enough(cloud):
+    """Each action that the policies allow is used, or taken along by a call that is."""
+    live_a_life()
+    used = {f"{PREFIXES.get(call.service, call.service)}:{call.operation}" for call in cloud.calls}
+    along = {
+        "ec2:CreateTags",
+        "iam:CreateServiceLinkedRole",
+        "iam:PassRole",
+        "iam:TagInstanceProfile",
+        "iam:TagRole",
+        "logs:TagResource",
+        "ssm:AddTagsToResource",
+        "sts:DecodeAuthorizationMessage",  # what a refusal says
+    }
+    allowed = set()
+    for name in ("aws-ec2", "aws-ec2-landing"):
+        for statement in json.loads(policy(name))["Statement"]:
+            actions = statement["Action"]
+            allowed |= {actions} if isinstance(actions, str) else set(actions)
+
+    assert used <= allowed
+    assert allowed - used <= along
+
+
+def live_a_life():
+    """All that a manager does."""
+    provider = prepared(spot="fallback")
+    provider.quotas()
+    machine = scheduler(provider)
+    [worker] = workers(provider, 1).machines
+    until(lambda: provider.describe([machine.id])[0].public_address, 10, "a public address")
+    provider.rate(worker)
+    provider.allow(["203.0.113.5/32"])
+    provider.logs(machine.id)
+    other = make()
+    other.attach()
+    other.list()
+    with pytest.raises(CloudError, match="already"):
+        prepare(strange())
+    with pytest.raises(CloudError, match="There: it"):
+        make("nobody").attach()
+    prepare(other)  # a retried preparation
+    provider.sweep_expired()
+    provider.sweep("it")
+
+
+def strange():
+    provider = make()
+    provider.identity = dataclasses.replace(provider.identity, owner="other")
+    return provider
+
+
+# -- ends ------------------------------------------------------------------------------------------------
+
+
+def test_sweep_leaves_nothing_but_the_landing(cloud):
+    """One sweep from anywhere removes machines, template, parameters and the group, and says so."""
+    provider = prepared()
+    ids = {scheduler(provider).id, *(machine.id for machine in workers(provider, 3).machines)}
+    swept = make("other").sweep("it")
+
+    assert ids == set(swept.machines)
+    assert 5 == len(swept.resources)
+    assert () == swept.left
+    until(lambda: not cloud.leftovers(), 10, "nothing is left")
+
+
+def test_stopped_machines_are_swept(cloud):
+    """A machine that somebody stopped is gone for Dask, and its disk goes with the sweep."""
+    provider = prepared()
+    [machine] = workers(provider, 1).machines
+    until(lambda: provider.describe([machine.id])[0].state is State.running, 10, "it runs")
+    boto3.client("ec2").stop_instances(InstanceIds=[machine.id])
+
+    assert State.gone is provider.describe([machine.id])[0].state
+    assert machine.id in provider.sweep("it").machines
+    until(lambda: not cloud.leftovers(), 10, "nothing is left")
+
+
+def test_expired_is_cheap_and_spares_the_living(cloud):
+    """Looking for what others left is two calls; what still has a machine is not touched, nor are Fargate's."""
+    old = make("old", max_lifetime="1s")
+    prepare(old)
+    scheduler(old)
+    dead = make("dead", max_lifetime="1s")
+    prepare(dead)
+    config = FargateConfig.of(name="far", allow_from="198.51.100.7/32", max_lifetime="1s")
+    prepare(ECSProvider(config, config.identity()))
+    prepared("young")
+    until(lambda: time.time() > dead.identity.expires + 2, 10, "they expired")
+    before = len(cloud.calls)
+    assert ("dead",) == make("x").sweep_expired()
+    looked = [call.operation for call in cloud.calls[before:]][:2]
+
+    assert {"DescribeSecurityGroups", "DescribeLaunchTemplates"} == set(looked)
+    assert 1 == len(make("old").list("old"))
+    assert make("young").attach().client
+    assert ("far",) == tuple(ECSProvider(config, config.identity()).sweep_expired())
+    assert 1 == len(make("old").list("old"))
+
+
+# -- what can be wrong -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "action",
+    ["ssm:PutParameter", "ec2:DescribeSubnets", "ec2:DescribeInstanceTypes", "iam:GetInstanceProfile"],
+)
+def test_missing_permission_is_named(cloud, action):
+    """Who may not prepare a cluster is told which right is missing, and where the rights are printed."""
+    with cloud.inject("denied", operation=action), pytest.raises(CredentialsError, match=action) as caught:
+        prepared()
+    assert "dask cloud policy aws-ec2" in str(caught.value)
+    make().sweep("it")
+    assert [] == cloud.leftovers()
+
+
+@pytest.mark.parametrize("operation", ["RunInstances", "CreateFleet"])
+def test_missing_permission_to_order(cloud, operation):
+    """An order that may not be made is a refusal that names the right."""
+    provider = prepared()
+    with cloud.inject("denied", operation=operation):
+        order = scheduler if operation == "RunInstances" else workers
+        if order is scheduler:
+            created = provider.create(provider.boot("scheduler"), 1)
+        else:
+            created = workers(provider, 3)
+
+    assert isinstance(created.refusal, CredentialsError)
+    assert f"ec2:{operation}" in str(created.refusal)
+
+
+def test_expired_credentials(cloud):
+    """Credentials that ended are an error that says so."""
+    with cloud.inject("expired-credentials"), pytest.raises(CredentialsError, match="have expired"):
+        prepared()
+
+
+def test_no_default_vpc(cloud):
+    """An account without a default VPC gets an error that says how to make one."""
+    ec2 = boto3.client("ec2")
+    for subnet in ec2.describe_subnets()["Subnets"]:
+        ec2.delete_subnet(SubnetId=subnet["SubnetId"])
+    with pytest.raises(CloudError, match="create-default-vpc"):
+        prepared()
+
+
+def test_image_that_does_not_exist(cloud):
+    """A tag that the registry does not have is an error before any machine."""
+    with pytest.raises(ConfigError, match=r"has no dask/dask:1\.2\.3"):
+        prepared(image="ghcr.io/dask/dask:1.2.3")
+    assert 0 == called(cloud, "RunInstances")
+
+
+def test_machine_image_of_another_region(cloud):
+    """An ami= that is not there is an error before any machine."""
+    with pytest.raises(ConfigError, match="ami='ami-0123456789abcdef0'"):
+        prepared(ami="ami-0123456789abcdef0")
+    assert 0 == called(cloud, "RunInstances")
+
+
+def test_key_pair_that_does_not_exist(cloud):
+    """A key_name= that is not there is a refusal that says what to check."""
+    provider = prepared(key_name="nobody-s")
+    with pytest.raises(ConfigError, match="key_name="):
+        scheduler(provider)
+
+
+def test_profile_that_does_not_exist(cloud):
+    """A role= that is no instance profile is a refusal that names it."""
+    provider = prepared(role="nobody-s")
+    with pytest.raises(ConfigError, match="nobody-s"):
+        scheduler(provider)
+
+
+def test_quotas_are_the_vcpus_of_each_market(cloud):
+    """The account's vCPUs of the markets workers come from; the scheduler takes some of those on demand."""
+    cloud.reset(profile="instant", quotas={"L-1216C47A": 32.0, "L-34B43A08": 8.0})
+    [on_demand] = prepared("one", instance_type="m7i.xlarge").quotas()
+    assert (32.0, 4.0, 2.0) == (on_demand.limit, on_demand.each, on_demand.taken)
+    [spot] = prepared("two", instance_type="m7i.xlarge", spot=True).quotas()
+    assert (8.0, 4.0, 0.0) == (spot.limit, spot.each, spot.taken)
