@@ -14,19 +14,35 @@ from cloudruntime.boot import Boot
 from cloudprovider import templates
 from cloudprovider.config import seconds
 from cloudprovider.errors import ConfigError
-from cloudprovider.images import carries_runtime
+from cloudprovider.images import OFFICIAL, carries_runtime
+from cloudprovider.provider import Identity
+from cloudprovider.providers._aws_landing import LOG_GROUP
+from cloudprovider.providers._aws_names import parameter
+from cloudprovider.providers._cloud_init import merged, ours
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from cloudprovider.provider import Identity
     from cloudprovider.providers._ec2_config import EC2Config
 
-__all__ = ["MAX_USER_DATA", "boot_of", "check", "log_stream", "machine_secret", "pack", "user_data"]
+__all__ = [
+    "MAX_USER_DATA",
+    "MORE",
+    "boot_of",
+    "check",
+    "log_stream",
+    "pack",
+    "secret",
+    "secrets",
+    "user_data",
+]
 
 # An advanced parameter: https://docs.aws.amazon.com/systems-manager/latest/userguide/parameter-store-advanced-parameters.html
 MAX_SECRET = 8192
+#: The parameter that only the scheduler's machine reads; machines may read what ends like their secret.
+MORE = "scheduler/machine"
 MAX_USER_DATA = 16_384  # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-add-user-data.html
+NOTHING = "", b""
 RUNTIME = "/run/dask-cloud/runtime"
 INSTANCE_ID = "`cat /var/lib/cloud/data/instance-id`"
 # Which names instance store volumes have: https://docs.aws.amazon.com/ebs/latest/userguide/nvme-ebs-volumes.html
@@ -57,31 +73,61 @@ def user_data(
     ConfigError
         When it is larger than EC2 takes.
     """
-    program, packed = pack(boot)
+    runtime = pack(boot)
+    values = {
+        "cloud": "ec2",
+        "cluster": identity.name,
+        "devices": "--gpus all" if gpus else "",
+        "disks": DISKS,
+        "expires": str(identity.expires),
+        "image": boot.image,
+        "lease": str(max(1, round(seconds(config.start_timeout, "start_timeout")))),
+        "logging": _logging(identity.name, region, log_group),
+    }
+    data = _whole(values, boot, runtime, config.user_data)
+    if len(data) > MAX_USER_DATA:
+        bare = dataclasses.replace(boot, environment={})
+        without = {
+            "user_data=": _whole(values, boot, runtime, None),
+            "environment=": _whole(values, bare, runtime, config.user_data),
+            "the runtime": _whole(values, boot, NOTHING, config.user_data),
+        }
+        raise _too_large(len(data), {what: len(data) - len(rest) for what, rest in without.items()})
+    return data
+
+
+def _whole(values: Mapping[str, str], boot: Boot, runtime: tuple[str, bytes], own: str | None) -> bytes:
+    program, packed = runtime
     variables, rest = _split(boot)
     text = templates.render(
         "cloud-init.yaml",
-        boot=_base64(rest.dumps().encode()),
-        cloud="ec2",
-        cluster=identity.name,
-        devices="--gpus all" if gpus else "",
-        disks=DISKS,
-        environment=_base64("".join(f"{name}={value}\n" for name, value in variables.items()).encode()),
-        expires=str(identity.expires),
-        image=boot.image,
-        lease=str(max(1, round(seconds(config.start_timeout, "start_timeout")))),
-        logging=_logging(identity.name, region, log_group),
+        boot=_zipped(rest.dumps()),
+        environment=_zipped("".join(f"{name}={value}\n" for name, value in variables.items())),
         packed=_base64(packed),
         program=RUNTIME if program else "-m cloudruntime",
-        runtime=_base64(program.encode()),
+        runtime=_zipped(program),
+        **values,
     )
-    return _fitting(gzip.compress(_bare(text).encode(), mtime=0))
+    text = _bare(text)
+    # cloud-init unpacks it: https://docs.cloud-init.io/en/latest/explanation/format.html
+    return gzip.compress((merged(own, text) if own else text).encode(), mtime=0)
 
 
-def machine_secret(secret: str, boots: Sequence[Boot]) -> str:
-    """The machines' secret, with what of the runtime they need only then, where their image does not carry it.
+def _too_large(size: int, parts: Mapping[str, int]) -> ConfigError:
+    of = ", ".join(f"{bytes} bytes of {what}" for what, bytes in parts.items() if bytes > 0)
+    advice = "Make user_data= and environment= smaller: what is large belongs into the image or a bucket."
+    if parts["the runtime"] > 0:
+        advice += f" An image that carries the runtime, such as one called {OFFICIAL}, saves its part."
+    return ConfigError(
+        f"The user data would be {size} bytes, of which {of}: EC2 takes {MAX_USER_DATA}. {advice}"
+    )
 
-    User data alone could not hold all of it. The parameter is read by every machine anyway, and has room.
+
+def secrets(machine: str, boots: Sequence[Boot]) -> dict[str, str]:
+    """What is stored for machines, by the last part of its parameter's name: their secret, and more.
+
+    Where their image does not carry the runtime, user data alone could not hold it. Each machine reads a
+    parameter anyway, which has room; and the scheduler's reads one more.
 
     Raises
     ------
@@ -89,33 +135,52 @@ def machine_secret(secret: str, boots: Sequence[Boot]) -> str:
         When the keys leave too little room.
     """
     if all(carries_runtime(boot.image) for boot in boots):
-        return secret
+        return {"machine": machine}
     from cloudruntime.packing import late
     from cloudruntime.rest import REST
 
-    text = json.dumps({**json.loads(secret), REST: late()})
+    text = json.dumps({**json.loads(machine), REST: late("machine")})
     if len(text) > MAX_SECRET:
         raise ConfigError(
-            f"security= has {len(secret)} bytes of keys, which leaves too little of a parameter's {MAX_SECRET} for "
-            "the runtime. Use elliptic curve keys, or an image that carries the runtime."
+            f"security= has {len(machine)} bytes of keys, which leaves too little of a parameter's {MAX_SECRET} "
+            "for the runtime. Use elliptic curve keys, or an image that carries the runtime."
         )
-    return text
+    return {"machine": text, MORE: json.dumps({f"{REST}-scheduler": late("scheduler")})}
+
+
+def secret(boot: Boot) -> str:
+    """Where a boot's machines find what `secrets` says is stored."""
+    whose = ["machine", MORE] if boot.role == "scheduler" and not carries_runtime(boot.image) else ["machine"]
+    return "ssm:" + ",".join(parameter(boot.cluster, one) for one in whose)
 
 
 def check(config: EC2Config, boots: Sequence[Boot]) -> None:
-    """Refuse what would not fit into user data, before any call."""
+    """Refuse what cannot boot, before any call: user data of another kind than cloud-init's, or too much of it."""
+    if config.boot == "uv":
+        raise ConfigError(
+            "boot='uv' is not offered: leave it out, and pass image= for an environment of yours."
+        )
+    for boot in boots:
+        addressed = dataclasses.replace(boot, scheduler=boot.scheduler or "tls://255.255.255.255:8786")
+        name, expires = boot.cluster, boot.leases.expires or 1
+        whose = Identity(name=name, owner="", created=0, expires=expires)
+        log_group = config.log_group or LOG_GROUP
+        user_data(config, whose, addressed, region="ap-southeast-10", log_group=log_group, gpus=1)
 
 
 def boot_of(data: bytes) -> Boot:
     """The Boot in the user data of a machine or launch template of ours."""
     import yaml
 
-    document = yaml.safe_load(gzip.decompress(data))
+    document = yaml.safe_load(ours(gzip.decompress(data).decode()))
     files = {file["path"]: file["content"] for file in document["write_files"]}
-    boot = Boot.loads(base64.b64decode(files["/run/dask-cloud/boot"]).decode())
-    lines = base64.b64decode(files["/run/dask-cloud/environment"]).decode().split("\n")
-    variables = dict(line.split("=", 1) for line in lines if line)
-    return dataclasses.replace(boot, environment={**variables, **boot.environment})
+    boot, lines = (
+        gzip.decompress(base64.b64decode(files[f"/run/dask-cloud/{name}"])).decode()
+        for name in ("boot", "environment")
+    )
+    variables = dict(line.split("=", 1) for line in lines.split("\n") if line)
+    found = Boot.loads(boot)
+    return dataclasses.replace(found, environment={**variables, **found.environment})
 
 
 def _split(boot: Boot) -> tuple[dict[str, str], Boot]:
@@ -143,6 +208,10 @@ def _bare(text: str) -> str:
     return re.sub(r"(?m)^ *# .*\n", "", text)
 
 
+def _zipped(text: str) -> str:
+    return _base64(gzip.compress(text.encode(), mtime=0))
+
+
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
@@ -154,9 +223,3 @@ def pack(boot: Boot) -> tuple[str, bytes]:
     from cloudruntime.packing import early, unpack
 
     return unpack(f"r=open({RUNTIME + '.bz2'!r},'rb').read()"), early(boot)
-
-
-def _fitting(data: bytes) -> bytes:
-    if len(data) > MAX_USER_DATA:
-        raise ConfigError(f"The user data would be {len(data)} bytes: EC2 takes {MAX_USER_DATA}.")
-    return data

@@ -10,7 +10,7 @@ from cloudruntime.exits import explain
 
 from cloudprovider.errors import BootError, CloudError
 from cloudprovider.providers import _aws_ends as shared
-from cloudprovider.providers import _aws_names, _ec2_names
+from cloudprovider.providers import _aws_names, _ec2_boot, _ec2_names
 from cloudprovider.providers import _ec2_wire as wire
 from cloudprovider.providers._aws import because, chunks, code, side_by_side
 from cloudprovider.providers._ec2_plan import PARTS
@@ -132,7 +132,7 @@ def sweep(aws: AWS, cluster: str, patience_s: float) -> Swept:
         terminate(aws, ids)
         return ids
 
-    parameters = ("machine", "client", *map(_ec2_names.plan_part, range(PARTS)))
+    parameters = ("machine", "client", _ec2_boot.MORE, *map(_ec2_names.plan_part, range(PARTS)))
     return shared.sweep(
         aws,
         cluster,

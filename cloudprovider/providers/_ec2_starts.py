@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from cloudprovider.errors import CapacityError, CloudError, ConfigError, CredentialsError, QuotaError
 from cloudprovider.images import default_image, require_architecture, require_image
-from cloudprovider.providers import _aws_names, _ec2_boot, _ec2_images, _ec2_types
 from cloudprovider.providers import _aws_starts as starts
+from cloudprovider.providers import _ec2_boot, _ec2_images, _ec2_types
 from cloudprovider.providers import _ec2_names as names
 from cloudprovider.providers import _ec2_wire as wire
 from cloudprovider.providers._aws import side_by_side
@@ -44,20 +44,17 @@ __all__ = [
 TELLING = (CredentialsError, QuotaError, CapacityError, ConfigError, CloudError)
 
 
-def booting(config: EC2Config, boots: Sequence[Boot], cluster: str) -> tuple[Boot, ...]:
+def booting(config: EC2Config, boots: Sequence[Boot]) -> tuple[Boot, ...]:
     """The boots with their image and where their secret is, checked before any call."""
-    secret = f"ssm:{_aws_names.parameter(cluster, 'machine')}"
-    made = tuple(
+    made = [
         dataclasses.replace(
-            boot,
-            image="" if config.boot == "uv" else boot.image or default_image(),
-            secret=secret,
-            scheduler=None,
+            boot, image="" if config.boot == "uv" else boot.image or default_image(), scheduler=None
         )
         for boot in boots
-    )
+    ]
+    made = [dataclasses.replace(boot, secret=_ec2_boot.secret(boot)) for boot in made]
     _ec2_boot.check(config, made)
-    return made
+    return tuple(made)
 
 
 def check_image(boots: Sequence[Boot]) -> dict[str, frozenset[str] | None]:

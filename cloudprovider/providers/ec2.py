@@ -93,7 +93,7 @@ class EC2Provider(Provider):
             from cloudprovider.providers import _ec2_tunnel
 
             _ec2_tunnel.plugin()
-        made = starts.booting(self.config, boots, self.identity.name)
+        made = starts.booting(self.config, boots)
         (choices, images), landing, known, *_ = side_by_side(
             [
                 partial(starts.choose, self.aws, self.config),
@@ -109,7 +109,10 @@ class EC2Provider(Provider):
         self._group, *_ = side_by_side(
             [
                 partial(shared.make_group, *mine, landing.network.vpc, self.config.sources()),
-                partial(shared.store, *mine, "machine", _ec2_boot.machine_secret(secrets.machine, made)),
+                *(
+                    partial(shared.store, *mine, whose, value)
+                    for whose, value in _ec2_boot.secrets(secrets.machine, made).items()
+                ),
                 partial(starts.store, *mine, self._plan),
             ]
         )

@@ -53,7 +53,7 @@ def _run(environ: MutableMapping[str, str], folder: str) -> Ended:
     keys = None
     if boot.secret:
         bundle = _or_end(Exit.secret, secrets.fetch, boot.secret, environ)
-        _or_end(Exit.boot, rest.unpack, bundle.get(rest.REST, ""), os.path.dirname(__file__))  # noqa: PTH120
+        _or_end(Exit.boot, rest.unpack, bundle, os.path.dirname(__file__))  # noqa: PTH120
         keys = secrets.keep(bundle, folder)
     if boot.jupyter:
         _check_jupyter(boot, keys)

@@ -9,7 +9,7 @@ import functools
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from cloudruntime.rest import REST, digest
+from cloudruntime.rest import PLAIN, REST, digest
 
 if TYPE_CHECKING:
     from cloudruntime.boot import Boot
@@ -31,10 +31,17 @@ ROLES = {
     "work.py": "scheduler",
     "worker.py": "worker",
 }
-#: Modules that every machine needs, but not before it has its secret: they can come with it.
-LATE = ("child.py", "front.py", "supervisor.py")
+#: Modules that are needed only when the machine has its secrets: they come with them, by the secret.
+LATE = {
+    "machine": ("child.py", "front.py", "supervisor.py"),
+    "scheduler": ("leaving.py", "scheduler.py", "work.py"),
+}
 #: Modules that no machine needs.
 AT_HOME = {"packing.py"}
+
+
+#: Modules that only annotations need.
+FOR_TOOLS = {"__future__", "typing"}
 
 
 def unpack(read: str) -> str:
@@ -73,13 +80,15 @@ def packed(boot: Boot) -> str:
 
 
 def early(boot: Boot) -> bytes:
-    """The runtime of a boot's machines, but for what comes with their secret."""
-    return _compressed(_needed(boot) - {*LATE}, digest(late()))
+    """The runtime of a boot's machines, but for what comes with their secrets."""
+    whose = ("machine", "scheduler") if boot.role == "scheduler" else ("machine",)
+    modules = {name for one in whose for name in LATE[one]}
+    return _compressed(_needed(boot) - modules, digest([late(one) for one in whose]))
 
 
-def late() -> str:
-    """What of the runtime comes with the secret, as text; the same for every role."""
-    return base64.b85encode(_compressed(frozenset(LATE))).decode()
+def late(whose: str) -> str:
+    """What of the runtime comes with one of the secrets, as text."""
+    return base64.b85encode(_compressed(frozenset(LATE[whose]))).decode().translate(PLAIN)
 
 
 def _needed(boot: Boot) -> frozenset[str]:
@@ -137,7 +146,11 @@ class _Bare(ast.NodeTransformer):
         return ast.Assign([node.target], self.visit(node.value), lineno=0) if node.value else ast.Pass()
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
-        return None if node.module == "__future__" else node
+        return None if node.module in FOR_TOOLS else node
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
+        names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+        return None if names == ["__all__"] else self.generic_visit(node)
 
     def visit_If(self, node: ast.If) -> ast.AST | None:
         typing = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"

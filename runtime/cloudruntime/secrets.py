@@ -81,10 +81,12 @@ def _of_file(path: str, _environ: MutableMapping[str, str]) -> str:
         raise ValueError(f"the machine's secret cannot be read: {error}") from error
 
 
-def _of_ssm(name: str, environ: MutableMapping[str, str]) -> str:
+def _of_ssm(names: str, environ: MutableMapping[str, str]) -> str:
+    """One parameter, or what several of them hold together."""
     from cloudruntime.aws import parameter
 
-    return parameter(name, environ)
+    found = [parameter(name, environ) for name in names.split(",")]
+    return json.dumps({key: value for text in found for key, value in json.loads(text).items()})
 
 
 SCHEMES = {"env": _of_environment, "file": _of_file, "ssm": _of_ssm}
