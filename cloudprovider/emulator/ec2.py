@@ -142,6 +142,11 @@ def zones_offering(region: str, kind: str) -> frozenset[str]:
     return _offerings(region).get(kind, frozenset())
 
 
+def offered(region: str) -> list[str]:
+    """The instance types that a region has."""
+    return sorted(_offerings(region))
+
+
 def free_addresses(ec2: Any, subnet_id: str) -> int:
     """How many addresses a subnet has left; AWS keeps five of each."""
     subnet = ec2.get_subnet(subnet_id)

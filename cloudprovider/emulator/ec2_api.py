@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from cloudprovider.emulator.ec2_fleets import Fleets
 from cloudprovider.emulator.ec2_instances import Instances, known
+from cloudprovider.emulator.ec2_spot import Spot
+from cloudprovider.emulator.ec2_templates import Templates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +22,12 @@ class EC2:
 
     def __init__(self, account: Account, quotas: Quotas) -> None:
         self.instances = Instances(account, quotas)
-        self._parts = (self.instances, Fleets(self.instances))
+        self._parts = (
+            self.instances,
+            Fleets(self.instances),
+            Templates(self.instances),
+            Spot(self.instances),
+        )
 
     def handler(self, operation: str) -> Callable[[Request], dict[str, Any]] | None:
         """What answers an operation; None when moto does."""

@@ -72,15 +72,17 @@ def _passes(one: Any, given: Mapping[str, Any], looks: Mapping[str, Any]) -> boo
     return any(fnmatchcase(str(value), pattern.replace("[", "[[]")) for value in has for pattern in wanted)
 
 
-def page(found: list[Any], given: Mapping[str, Any]) -> tuple[list[Any], str | None]:
+def page(
+    found: list[Any], given: Mapping[str, Any], smallest: int = SMALLEST
+) -> tuple[list[Any], str | None]:
     """A page of what was found, and what asks for the next one."""
     after = _read(given["NextToken"]) if given.get("NextToken") else 0
     most = given.get("MaxResults")
     if most is None:
         return found[after:], None
-    if most < SMALLEST:
+    if most < smallest:
         raise invalid(
-            f"Value ( {most} ) for parameter maxResults is invalid. Expecting a value greater than {SMALLEST}."
+            f"Value ( {most} ) for parameter maxResults is invalid. Expecting a value greater than {smallest}."
         )
     end = after + most
     token = base64.b64encode(f"after {end}".encode()).decode() if end < len(found) else None

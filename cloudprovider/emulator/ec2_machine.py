@@ -64,6 +64,7 @@ class LiveInstance(Instance):  # type: ignore[misc]
         self._settle(order)
         # What only the emulator has of it.
         self.spot_request = f"sir-{uuid.uuid4().hex[:8]}" if order.market == "spot" else ""
+        self.spot_cancelled = False
         self.guest: Any = None
         self.console: list[str] = []
         self.inside = True  # whether it has one, where the cloud's engine gives any

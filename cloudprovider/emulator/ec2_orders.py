@@ -178,7 +178,7 @@ def order(backend: Any, given: Mapping[str, Any], fresh_s: float = 0.0) -> Order
         groups=_groups(backend, both, interface),
         market=_market(both, facts),
         profile=_profile(backend, both.get("IamInstanceProfile"), fresh_s),
-        user_data=_user_data(both.get("UserData")),
+        user_data=checked_user_data(both.get("UserData")),
         tags=tags_by_type(both.get("TagSpecifications", [])),
         template=template,
     )
@@ -304,7 +304,14 @@ def _no_profile(arn: str | None, name: str | None) -> AWSError:
     )
 
 
-def _user_data(given: Any) -> str:
+def checked_user_data(given: Any) -> str:
+    """User data in base64, as given.
+
+    Raises
+    ------
+    AWSError
+        When it is no base64, or too long.
+    """
     text = str(given or "")
     try:
         raw = base64.b64decode(text, validate=True)

@@ -84,6 +84,9 @@ def _of_iam() -> Iterator[str]:
         for role in backend.roles.values():
             if not role.path.startswith("/aws-service-role/") and not _landing(role.tags):
                 yield f"iam role: {role.name}"
+        for profile in backend.instance_profiles.values():
+            if not _landing(profile.tags):
+                yield f"iam instance profile: {profile.name}"
 
 
 def _of_logs() -> Iterator[str]:
