@@ -43,6 +43,8 @@ __all__ = ["EC2Cluster", "EC2Config", "EC2Provider", "policy"]
 MAX_CREATE = 1000
 #: Seconds in which the group of a cluster that died may go.
 LEFT_PATIENCE_S = 5.0
+#: Seconds that the question for quotas waits for the types to be chosen.
+PLAN_S = 30.0
 #: Refusals after which the scheduler's next type or zone is tried.
 ELSEWHERE = ("Unsupported", "UnsupportedOperation")
 LOST_TEMPLATE = r"InvalidLaunchTemplate(Name|Id)"
@@ -78,6 +80,7 @@ class EC2Provider(Provider):
         # https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html
         self._launches = Pace(config.launch_burst, config.launch_rate)
         self._plan: Plan | None = None
+        self._planned = threading.Event()
         self._group: str | None = None
         self._zone: str | None = None  # the scheduler's
         self._spot: dict[tuple[str, str], float | None] = {}  # prices an hour by type and zone
@@ -106,6 +109,7 @@ class EC2Provider(Provider):
         starts.check_architectures(choices, made, known)
         mine = self.aws, self.config, self.identity
         self._plan = starts.planned(self.config, self.identity, landing, choices, images, made)
+        self._planned.set()
         self._group, *_ = side_by_side(
             [
                 partial(shared.make_group, *mine, landing.network.vpc, self.config.sources()),
@@ -142,6 +146,7 @@ class EC2Provider(Provider):
             raise CloudError(f"There is no cluster {cluster!r} on EC2 in {self.aws.region}. There: {there}.")
         values = [part["Value"] for part in sorted(parts, key=lambda part: str(part["Name"]))]
         self._plan, options = Plan.loads(values)
+        self._planned.set()
         self.identity = self._plan.identity
         self.config = dataclasses.replace(self.config, **options)
         self._group = next((group["GroupId"] for group in groups), None)
@@ -249,6 +254,7 @@ class EC2Provider(Provider):
         from cloudprovider.providers._aws_quotas import Share, quotas
         from cloudprovider.providers._ec2_types import quota_code
 
+        self._planned.wait(PLAN_S)  # it is asked beside prepare(), which chooses the types first
         codes = {name: quota_code(self._made.kinds[name].types[0], "on-demand") for name in _aws_names.ROLES}
         kind, shares = self._made.kinds[role], []
         for market in self.config.markets(role):

@@ -19,7 +19,7 @@ from cloudprovider.errors import CapacityError, CloudError, ConfigError, Credent
 from cloudprovider.events import Events
 from cloudprovider.fleet import Fleet
 from cloudprovider.provider import State
-from cloudprovider.providers.ec2 import EC2Config, EC2Provider, policy
+from cloudprovider.providers.ec2 import EC2Cluster, EC2Config, EC2Provider, policy
 from cloudprovider.providers.ecs import ECSProvider, FargateConfig
 from cloudprovider.security import make_secrets
 
@@ -804,3 +804,13 @@ def test_quotas_are_the_vcpus_of_each_market(cloud):
     assert (32.0, 4.0, 2.0) == (on_demand.limit, on_demand.each, on_demand.taken)
     [spot] = prepared("two", instance_type="m7i.xlarge", spot=True).quotas()
     assert (8.0, 4.0, 0.0) == (spot.limit, spot.each, spot.taken)
+
+
+def test_no_machine_without_a_quota_for_one(cloud):
+    """A start for whose types the quota has no room is refused before the first machine, and leaves nothing."""
+    cloud.inject("quota", room=1, market="spot")
+    with pytest.raises(QuotaError, match=r"L-34B43A08.*room for 0"):
+        EC2Cluster(n_workers=1, spot=True, allow_from="198.51.100.7/32", progress=False, **TYPES)
+
+    assert [0, 0, 1] == [called(cloud, name) for name in ("RunInstances", "CreateFleet", "GetServiceQuota")]
+    assert [] == cloud.leftovers()
