@@ -21,9 +21,11 @@ from pathlib import Path
 
 TABLE = Path(__file__).parent.parent / "cloudprovider" / "price_tables" / "ec2.json"
 REGION = r"[a-z]{2}(-gov)?-[a-z]+-\d"
-#: Families that no requirement is answered with: other accelerators, and HPC, whose disks are slow
-#: (https://docs.aws.amazon.com/ec2/latest/instancetypes/hpc.html).
-SPECIAL = r"(dl|f|hpc|inf|mac|trn|vt)\d?.*"
+#: Families that no requirement is answered with: A1, on which Amazon Linux 2023 does not run, other
+#: accelerators than NVIDIA's, and HPC, whose volumes are slow.
+# https://docs.aws.amazon.com/linux/al2023/ug/system-requirements.html
+# https://docs.aws.amazon.com/ec2/latest/instancetypes/hpc.html
+SPECIAL = r"(a1|dl|f|hpc|inf|mac|trn|vt)\d?.*"
 ARCHITECTURES = ("x86_64", "arm64")
 
 
@@ -85,9 +87,8 @@ def types(repository: str) -> dict[str, dict[str, list[float]]]:
     for kind in json.loads(read(repository, "data/aws/aws_ec2_instance_types.json")):
         properties, gpu = kind["properties"], kind.get("gpu") or {}
         architecture = next((name for name in ARCHITECTURES if name in kind["cpu"]["architectures"]), None)
-        if not properties["currentGeneration"] or properties["bareMetal"] or not architecture:
-            continue
-        if properties["hypervisor"] != "nitro":  # half as fast for the same price
+        # AWS's "current generation" has become a matter of taste: it has c6i and m5a but neither m6i nor g5.
+        if properties["hypervisor"] != "nitro" or properties["bareMetal"] or not architecture:
             continue
         if re.fullmatch(SPECIAL, kind["family"]) or (gpu and gpu["manufacturer"] != "NVIDIA"):
             continue

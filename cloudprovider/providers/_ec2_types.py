@@ -37,7 +37,7 @@ MOST, FACTOR = 10, 1.6
 NEAR = 1.05
 #: Types to ask about for each role: both fit one page of DescribeInstanceTypes, which has 100.
 # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstanceTypes.html
-NOMINATED, BURSTABLE = 40, 10
+NOMINATED, BURSTABLE = 24, 6
 #: Where prices are known best; where a region has none, types are ranked by these.
 KNOWN = "us-east-1"
 #: What a worker's machine has at least when nobody says.
@@ -94,8 +94,8 @@ class InstanceType:
         Whether those are NVMe.
     burstable
         Whether it is of a T family, whose processors slow down, or bill more, under steady work.
-    current, metal
-        Whether it is of AWS's current generations, and whether it is a whole computer.
+    nitro, metal
+        Whether it is of the newer virtual machines, which boot and run faster; whether it is a whole computer.
     markets
         `on-demand`, `spot`.
     """
@@ -110,7 +110,7 @@ class InstanceType:
     disks_gib: tuple[int, ...] = ()
     nvme: bool = False
     burstable: bool = False
-    current: bool = True
+    nitro: bool = True
     metal: bool = False
     markets: tuple[str, ...] = ("on-demand",)
 
@@ -153,7 +153,7 @@ class Wish:
     def fits(self, kind: InstanceType) -> bool:
         """Whether machines of a type are what is wished for."""
         return (
-            (kind.current and not kind.metal)
+            (kind.nitro and not kind.metal)
             and kind.architecture == (self.architecture or kind.architecture)
             and kind.vcpu >= self.cpu
             and kind.memory_gib >= self.memory_gib
@@ -226,9 +226,19 @@ def choose_all(aws: AWS, config: EC2Config) -> dict[str, Choice]:
         For an unknown type (with the nearest), one that is not offered in `zones=`, mixed architectures or
         numbers of GPUs in one list, or a requirement that nothing fits.
     """
-    region, (worker, scheduler) = aws.region, wishes_of(config)
-    names = list(dict.fromkeys([*asked_about(worker, region), *asked_about(scheduler, region)]))
-    kinds, zones = side_by_side([partial(_described, aws, names), partial(_offered, aws, names)])
+    names = dict.fromkeys(name for wish in wishes_of(config) for name in asked_about(wish, aws.region))
+    kinds, zones = side_by_side([partial(_described, aws, [*names]), partial(_offered, aws, [*names])])
+    return settled(config, aws.region, kinds, zones)
+
+
+def settled(
+    config: EC2Config,
+    region: str,
+    kinds: Mapping[str, InstanceType],
+    zones: Mapping[str, tuple[str, ...]],
+) -> dict[str, Choice]:
+    """The Choice of each role among these types, by name, and the zones that offer them."""
+    worker, scheduler = wishes_of(config)
     workers = chosen(worker, region, kinds, zones)
     if scheduler.architecture is None and not scheduler.named:
         scheduler = dataclasses.replace(scheduler, architecture=workers.architecture)
@@ -565,7 +575,7 @@ def parsed(answer: Mapping[str, Any]) -> InstanceType:
         disks_gib=tuple(disk["SizeInGB"] for disk in storage.get("Disks", ()) for _ in range(disk["Count"])),
         nvme=storage.get("NvmeSupport") in {"required", "supported"},
         burstable=answer.get("BurstablePerformanceSupported", False),
-        current=answer.get("CurrentGeneration", False),
+        nitro=answer.get("Hypervisor") == "nitro",
         metal=answer.get("BareMetal", False),
         markets=tuple(answer.get("SupportedUsageClasses", ("on-demand",))),
     )
