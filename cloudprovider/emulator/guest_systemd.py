@@ -51,7 +51,7 @@ TARGETS = ("multi-user.target", "network-online.target", "network.target", "time
 STARTS, STARTS_WITHIN_S = 5, 10.0
 
 #: A repeating timer elapses no faster, whatever the time scale: a hundred machines share one computer.
-LEAST_INTERVAL_S = 2.0
+LEAST_INTERVAL_S = 5.0
 
 JOURNAL_LINES = 1000
 
@@ -80,6 +80,11 @@ class Service:
         self._starts: deque[float] = deque(maxlen=STARTS)
         self._environ: dict[str, str] = {}
         self._failure = ""
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has begun and not ended."""
+        return not self._over.is_set()
 
     def start(self, *, wait: bool) -> None:
         """Start it unless it runs; `wait` until it has started, or for a oneshot until it is done.
@@ -123,6 +128,7 @@ class Service:
                 pass
         self._settled.set()
         self._over.set()
+        self._systemd.rearm(self.unit.name)
 
     def _once(self) -> bool:
         """One life; whether another follows."""
@@ -235,9 +241,10 @@ class Timer:
                 self._waiting.cancel()
 
     def arm(self) -> None:
-        """Wait for the next time it elapses, if there is one."""
+        """Wait for the next time it elapses, if there is one; while what it starts runs, there is none."""
+        running = self._systemd.runs(self.unit.triggers)
         with self._lock:
-            if self.state != "active":
+            if self.state != "active" or running:
                 return
             if self._waiting:
                 self._waiting.cancel()
@@ -273,6 +280,7 @@ class Timer:
         try:
             self._systemd.start(self.unit.triggers, wait=False)
         except Refused as refused:
+            self.state = "failed"
             self._systemd.tell(f"{self.unit.name}: Failed to queue unit startup job: {refused}")
         except Down:
             return
@@ -457,11 +465,20 @@ class Systemd:
     def activated(self, name: str) -> None:
         """Take note that a unit was started, from which timers count."""
         self._activations[name] = time.monotonic()
+
+    def rearm(self, name: str) -> None:
+        """Have the timers of a unit that has ended wait for its next start."""
         with self._lock:
             timers = [unit for unit in self._units.values() if isinstance(unit, Timer)]
         for timer in timers:
             if timer.unit.triggers == name:
                 timer.arm()
+
+    def runs(self, name: str) -> bool:
+        """Whether a service has begun and not ended."""
+        with self._lock:
+            unit = self._units.get(name)
+        return isinstance(unit, Service) and unit.runs
 
     def last_activation(self, name: str) -> float | None:
         """When a unit was last started."""

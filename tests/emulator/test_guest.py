@@ -396,7 +396,7 @@ ExecStopPost=shutdown -h now"""
         machine.log("up", 120)
     used = resource.getrusage(resource.RUSAGE_SELF)
 
-    assert used.ru_utime + used.ru_stime - began.ru_utime - began.ru_stime < 8
+    assert used.ru_utime + used.ru_stime - began.ru_utime - began.ru_stime < 15
     pids = [machine.guest.pids for machine in machines]
     assert [1] * 50 == [len(own) for own in pids]  # one container, and no interpreter or shell beside it
 
