@@ -110,6 +110,96 @@ def test_a_rate_is_the_sum_of_its_parts(region, architecture, market, vcpu, memo
     assert 0 < rate.per_hour < more.per_hour or rate.unknown
 
 
+EC2 = prices.table("ec2")
+
+
+def test_ec2_s_known_figures():
+    """us-east-1's prices are those that AWS publishes: m7i.xlarge for $0.2016, gp3 for $0.08 a GB-month."""
+    rate = prices.ec2_rate("us-east-1", "m7i.xlarge", "on-demand", disk_gib=100, public=True)
+
+    assert {"machine": 0.2016, "disk": pytest.approx(8 / 730), "public IPv4": 0.005} == rate.parts
+    assert (60, (), ()) == (rate.minimum_s, rate.unknown, rate.notes)
+
+
+def test_what_ec2_s_table_lacks_is_unknown():
+    """A region or a type that the table lacks is named, part by part, and counted at no other's price."""
+    elsewhere = prices.ec2_rate("mars-north-1", "m7i.xlarge", "on-demand", disk_gib=30, public=False)
+    newer = prices.ec2_rate("eu-west-1", "m99i.xlarge", "on-demand", disk_gib=0, public=False)
+
+    assert ({}, ("on-demand m7i.xlarge machines in mars-north-1", "disks in mars-north-1")) == (
+        elsewhere.parts,
+        elsewhere.unknown,
+    )
+    assert ("on-demand m99i.xlarge machines in eu-west-1",) == newer.unknown
+    assert (None, {}) == (prices.ec2_price("mars-north-1", "m7i.xlarge"), prices.ec2_prices("mars-north-1"))
+
+
+def test_spot_is_what_ec2_said():
+    """There is no table of spot prices: it is the price that EC2 said, or unknown, never the one on demand."""
+    said = prices.ec2_rate("us-east-1", "m7i.xlarge", "spot", disk_gib=0, public=False, spot_price=0.07)
+    silent = prices.ec2_rate("us-east-1", "m7i.xlarge", "spot", disk_gib=0, public=False)
+
+    assert (0.07, ("Spot prices move: these are of the order.",)) == (said.per_hour, said.notes)
+    assert (0.0, ("spot m7i.xlarge machines in us-east-1",), ()) == (
+        silent.per_hour,
+        silent.unknown,
+        silent.notes,
+    )
+
+
+def test_burstable_machines_may_cost_more():
+    """T types bill for processors that are busy for long: the bill says that it may be more."""
+    rate = prices.ec2_rate("us-east-1", "t3.medium", "on-demand", disk_gib=0, public=False)
+
+    assert ("t3.medium bills more than this when its processors are busy for long.",) == rate.notes
+
+
+def test_ec2_has_no_such_market():
+    """No price is made up for a market that does not exist."""
+    with pytest.raises(ValueError, match="no market 'reserved'"):
+        prices.ec2_rate("us-east-1", "m7i.xlarge", "reserved", disk_gib=0, public=False)
+
+
+def test_ec2_s_table_names_its_sources():
+    """Each figure can be traced: each region has its day, each source a link and, if it is copied, a licence."""
+    today = dt.datetime.now(dt.UTC).date()
+    assert all(dt.date.fromisoformat(region["date"]) < today for region in EC2["regions"].values())
+    assert all(source["url"].startswith("https://") for source in EC2["sources"])
+    assert all(
+        source["licence"].startswith(("Apache", "MIT")) for source in EC2["sources"] if "read_in" in source
+    )
+
+
+@pytest.mark.parametrize("region", EC2["regions"])
+def test_each_region_of_ec2_is_plausible(region):
+    """No digit slipped: every region's prices are near us-east-1's, and a size up costs more."""
+    known, here = prices.ec2_prices("us-east-1"), prices.ec2_prices(region)
+    both = known.keys() & here.keys()
+
+    assert 100 < len(both)
+    assert all(0.5 * known[name] < here[name] < 2.6 * known[name] for name in both)
+    for family in {name.partition(".")[0] for name in here}:
+        sizes = [
+            here[f"{family}.{size}"]
+            for size in ("large", "xlarge", "2xlarge", "4xlarge")
+            if f"{family}.{size}" in here
+        ]
+        assert sizes == sorted(sizes)
+    assert 0.07 < EC2["regions"][region].get("gp3", 0.08) < 0.2
+
+
+def test_every_type_to_choose_has_a_price():
+    """A requirement is ranked by price: each type that may answer it has one in us-east-1."""
+    tabled = {
+        f"{family}.{size}"
+        for families in EC2["types"].values()
+        for family, sizes in families.items()
+        for size in sizes
+    }
+
+    assert set() == tabled - prices.ec2_prices("us-east-1").keys()
+
+
 def test_examples_hold():
     """The examples in the documentation are true."""
     assert 0 == doctest.testmod(prices).failed
