@@ -38,6 +38,8 @@ AHEAD_S, AHEAD_BYTES, AHEAD_KEYS = 2.0, 2**26, 500
 AGAIN_S = 5.0
 #: A worker that was told to pause says in its next heartbeat what it still runs; so long it may be silent.
 HEARD_S, SILENT_S = 0.5, 5.0
+#: Seconds for which a machine stays that seems empty: data that a client was scattering to it has no entry yet.
+STAY_S = 2.0
 #: Results that had no other home are named up to this number; machines that have left are remembered so.
 NAMED, REMEMBERED = 20, 1000
 #: Bytes that a worker without a memory limit takes; a number, so that the emptiest is still known.
@@ -117,10 +119,13 @@ class Leavers:
     ----------
     scheduler
         Whose workers they are.
+    stay_s
+        Seconds for which a machine that has workers stays at least, unless it has fewer.
     """
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, stay_s: float = STAY_S) -> None:
         self.scheduler = scheduler
+        self.stay_s = stay_s
         self.known: dict[str, Leaver] = {}
         self._asked: dict[TaskState, tuple[WorkerState, Leaver, float]] = {}
         self._costs: dict[TaskState, float] = {}
@@ -238,7 +243,8 @@ class Leavers:
 
     def _judge(self, leaver: Leaver, workers: list[WorkerState]) -> None:
         """End a drain that has nothing left to do, or no time, or no machine."""
-        if workers and (leaver.homeless or any(ws.processing for ws in workers)):
+        fresh = time.time() < max(leaver.paused.values(), default=0.0) + self.stay_s and leaver.left_s
+        if workers and (leaver.homeless or fresh or any(ws.processing for ws in workers)):
             if leaver.left_s:
                 return
             self._release(ts for ws in workers for ts in list(ws.processing))

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Notice", "watch"]
 
-#: How often AWS wants to be asked.
+#: How often the cloud is asked, in seconds, unless the environment says otherwise: AWS advises every 5.
 # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html
-POLL_S = 5.0
+POLL, POLL_S = "DASK_CLOUD_POLL_S", 5.0
 #: How long a machine may take to empty itself when it is only at risk.
 AT_RISK_S = 600.0
 INTERRUPTION = "meta-data/spot/instance-action"
@@ -50,13 +50,14 @@ async def watch(environ: Mapping[str, str], heed: Callable[[Notice], None]) -> N
         return
     ask = look(environ)
     seen: set[str] = set()
+    poll_s = float(environ.get(POLL) or POLL_S)
     while True:
         with contextlib.suppress(OSError, ValueError):  # the next look may find it well again
             for notice in await asyncio.to_thread(ask):
                 if notice.words not in seen:
                     heed(notice)
                 seen.add(notice.words)
-        await asyncio.sleep(POLL_S)
+        await asyncio.sleep(poll_s)
 
 
 def of_ec2(environ: Mapping[str, str]) -> Callable[[], list[Notice]]:
