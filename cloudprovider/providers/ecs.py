@@ -351,7 +351,7 @@ class ECSProvider(Provider):
                 partial(land.find_or_make, self.aws, self.config),
                 partial(self._claim, secrets.client),
                 *(partial(starts.pack, boot) for boot in made),
-                *(partial(require_image, image) for image in images),
+                *(partial(require_image, image, self.config.architecture.lower()) for image in images),
             ]
         )
         mine = self.aws, self.config, self.identity

@@ -605,6 +605,14 @@ def test_image_that_does_not_exist(cloud):
     assert 0 == called(cloud, "RegisterTaskDefinition")
 
 
+def test_image_for_other_machines(cloud):
+    """An image that is not for the architecture is refused before a task cannot start it."""
+    cloud.add_image("team/intel:1", architectures=["X86_64"])
+
+    with pytest.raises(ConfigError, match=r"is for x86_64 only, but the machines are arm64"):
+        prepared(image="team/intel:1", architecture="arm64")
+
+
 def test_bad_extra_arguments_are_config_errors(cloud):
     """A RunTask argument that AWS does not know is an error that says where it came from."""
     provider = prepared(task_args={"cont": 2})
