@@ -227,7 +227,7 @@ def _check_architecture(image: Any, facts: Mapping[str, Any]) -> None:
 
 
 def _check_key(backend: Any, name: str | None) -> None:
-    if name and name not in backend.keypairs:
+    if name and name not in backend.key_pairs:
         raise AWSError("InvalidKeyPair.NotFound", f"The key pair '{name}' does not exist")
 
 

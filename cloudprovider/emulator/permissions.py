@@ -92,6 +92,8 @@ def _resource(request: Request, parameters: Mapping[str, Any]) -> str:
     region = request.region
     if request.service == "ssm" and "Name" in parameters:
         return f"arn:aws:ssm:{region}:{ACCOUNT}:parameter/{parameters['Name'].lstrip('/')}"
+    if request.service == "iam" and "InstanceProfileName" in parameters:
+        return f"arn:aws:iam::{ACCOUNT}:instance-profile/{parameters['InstanceProfileName']}"
     if request.service == "iam" and "RoleName" in parameters:
         return f"arn:aws:iam::{ACCOUNT}:role/{parameters['RoleName']}"
     if request.service == "logs" and "logGroupName" in parameters:

@@ -218,7 +218,9 @@ class AWS:
         with self._lock:
             if service not in self._clients:
                 with translated(self._translate):
-                    self._clients[service] = self._session().client(service, config=_client_config())
+                    client = self._session().client(service, config=_client_config())
+                client.meta.events.register_first(f"needs-retry.{service}", _is_final)
+                self._clients[service] = client
             return self._clients[service]
 
     def call(
@@ -349,6 +351,16 @@ def _client_config() -> Any:
         max_pool_connections=32,
         user_agent_extra=f"dask-cloud/{__version__}",
     )
+
+
+def _is_final(response: tuple[Any, Mapping[str, Any]] | None, **_: Any) -> bool | None:
+    """Whether a refusal is not worth asking again at once; None leaves that to botocore.
+
+    EC2 answers that it has no capacity as if it had failed, with status 500, which botocore asks again for
+    a minute; another zone, type or market is worth more.
+    """
+    said = response[1].get("Error", {}).get("Code", "") if response else ""
+    return False if ERRORS.get(said, (None,))[0] is CapacityError else None
 
 
 def code(error: BaseException | None) -> str:
