@@ -86,7 +86,8 @@ class Guest:
         Called once each time the machine has powered itself off, or was asked to by `stop`; never after `kill`.
     scale
         Timers that count from a start (OnBootSec, OnActiveSec, OnUnitActiveSec), pauses before a restart and
-        `shutdown +N` are multiplied by it; calendar times and stop timeouts are not.
+        `shutdown +N` are multiplied by it; calendar times and stop timeouts are not. A repeating timer elapses no
+        more often than every five seconds of this computer's time.
     boot_s, pull_s
         How long the kernel takes to reach cloud-init, and how long an image that is not there takes to be
         pulled; multiplied by `scale`.
