@@ -209,6 +209,7 @@ class AWS:
         if request.region and request.region not in self._regions:
             raise NoAnswer  # there is no such host
         faults = self.account.faults
+        faults.refuse_late(request, headers.get("X-Amz-Date", ""))
         faults.refuse(request, person=self.principals.who(request.key) is None)
         self.principals.check(request)
         if not self._in_time(request):

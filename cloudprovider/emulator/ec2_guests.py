@@ -149,8 +149,9 @@ class Guests:
         registry, _, rest = image.partition("/")
         repository, _, tag = rest.rpartition(":")
         url = f"https://{registry}/v2/"
-        public = bool(instance.public_ip)
-        if not ec2.has_way_out(instance.ec2_backend, str(instance.subnet_id), public=public):
+        network, subnet = instance.ec2_backend, str(instance.subnet_id)
+        way = ec2.has_way_out(network, subnet, public=bool(instance.public_ip))
+        if not way and "ecr.dkr" not in ec2.endpoints(network, subnet):
             return f'Get "{url}": net/http: request canceled while waiting for connection (Client.Timeout exceeded)'
         if any(fnmatchcase(image, fault.image or "*") for fault in self._account.faults.of("image-pull")):
             return (

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from cloudprovider.emulator.inside import Inside
+from cloudprovider.emulator.kernel import unavailable
 from cloudprovider.emulator.network import NETWORKS
 from cloudprovider.emulator.profiles import PROFILES, check_figures, plain
 from cloudprovider.emulator.records import Call, EmulatedMachine, LedgerEntry
@@ -80,8 +81,8 @@ class Emulator:
     cloud
         Which: `aws`.
     profile
-        How fast, how large and how reliable it is: `instant` (no latency, boots of 0.1 s; the default) or
-        `fargate` (published latencies and rates).
+        How fast, how large and how reliable it is: `instant` (no latency, boots of 0.1 s; the default),
+        `fargate` or `ec2` (published latencies and rates).
     time_scale
         Every wait of the cloud's own is multiplied by it; what its machines do takes as long as it takes.
     seed
@@ -143,6 +144,7 @@ class Emulator:
             *("--engine", engine, "--port", str(port), "--figures", json.dumps(changed), "--die-with-parent"),
             *("--network", network),
         ]
+        self._network = network
         self._images = images
         self._process: subprocess.Popen[str] | None = None
         self._thread: threading.Thread | None = None
@@ -155,6 +157,8 @@ class Emulator:
         """Start its process, and wait until it answers."""
         if self._process is not None:
             return self
+        if self._network == "namespaces" and (why := unavailable()):
+            raise RuntimeError(f"network='namespaces' {why}.")
         started = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(started,), name="emulator", daemon=True)
         self._thread.start()
@@ -297,12 +301,13 @@ class Emulator:
         ----------
         kind
             `throttle`, `error`, `error-after-effect`, `lost-answer`, `denied`, `expired-credentials`: of
-            calls. `capacity`, `quota`, `image-pull`, `addresses`, `stale`, `role-propagation`: of machines.
+            calls. `clock-skew`: of the cloud. `capacity`, `quota`, `image-pull`, `addresses`, `stale`,
+            `role-propagation`: of machines.
         operation
             Which calls: `RunTask`, `ecs:RunTask`, `ecs:*`; empty means all.
         figures
             `every` (each n-th call), `times` (how often; without it, until cleared), `code`, `message`,
-            `status`; `room`, `market`, `subnet`, `image`, `seconds`.
+            `status`; `room`, `market`, `zone`, `type`, `subnet`, `image`, `seconds`.
 
         Raises
         ------
@@ -449,7 +454,12 @@ class Emulator:
         >>> with cloud.inside(security_groups=["sg-0abc"]) as host:  # doctest: +SKIP
         ...     host.run(["python", "my_script.py"])
         """
-        given = {"subnet": subnet, "security_groups": list(security_groups), "public": public, "region": region}
+        given = {
+            "subnet": subnet,
+            "security_groups": list(security_groups),
+            "public": public,
+            "region": region,
+        }
         return Inside(self._ask, given)
 
     def _ask(self, method: str, what: str, document: Mapping[str, Any] | None = None) -> Any:

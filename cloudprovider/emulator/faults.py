@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import difflib
 import itertools
 import threading
@@ -35,6 +36,7 @@ KINDS = {
     "policy": "refuses calls that the policy documents `allowed` do not allow, with all they take along",
     "addresses": "leaves only `room` free addresses in subnet `subnet`",
     "stale": "shows machines in lists and descriptions only `seconds` after they were made",
+    "clock-skew": "has a clock that is `seconds` ahead of its callers'",
     "role-propagation": "lets a role be used only `seconds` after it was made",
 }
 
@@ -50,6 +52,9 @@ EXPIRED = {
     "iam": ("ExpiredToken", "The security token included in the request is expired", 403),
     "sts": ("ExpiredToken", "The security token included in the request is expired", 403),
 }
+#: How far a signature's time may be from the cloud's.
+LATE = dt.timedelta(minutes=5)
+STAMP = "%Y%m%dT%H%M%SZ"
 SERVER_ERRORS = {
     "ecs": ("ServerException", "Service Unavailable. Please try again later."),
     "ec2": ("InternalError", "An internal error has occurred"),
@@ -158,6 +163,33 @@ class Faults:
             if fault.times <= 0:
                 self._faults.pop(fault.id, None)
         return True
+
+    @property
+    def ahead_s(self) -> float:
+        """How far the cloud's clock is ahead."""
+        return max((fault.seconds for fault in self.of("clock-skew")), key=abs, default=0.0)
+
+    def refuse_late(self, request: Request, signed: str) -> None:
+        """Refuse a call that was signed more than five minutes from now, by the cloud's clock.
+
+        https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html
+        """
+        if not signed or not self.ahead_s:
+            return
+        now = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=self.ahead_s)
+        moment = dt.datetime.strptime(signed, STAMP).replace(tzinfo=dt.UTC)
+        if abs(now - moment) <= LATE:
+            return
+        if request.service == "ec2":
+            raise AWSError("RequestExpired", "Request has expired.", 400)
+        word, sign, edge = ("earlier", "-", now - LATE) if now > moment else ("later", "+", now + LATE)
+        message = (
+            f"Signature {'expired' if now > moment else 'not yet current'}: {signed} is now {word} than "
+            f"{edge.strftime(STAMP)} ({now.strftime(STAMP)} {sign} 5 min.)"
+        )
+        query = request.service in ("iam", "sts")
+        code, status = ("SignatureDoesNotMatch", 403) if query else ("InvalidSignatureException", 400)
+        raise AWSError(code, message, status)
 
     def refuse(self, request: Request, *, person: bool = True) -> None:
         """Raise what a call is refused with, before it has any effect; a machine has policies of its own."""

@@ -71,6 +71,9 @@ class Metadata:
             return _refused(400)
         token = base64.b64encode(secrets.token_bytes(42)).decode()
         with self._lock:
+            over = [old for old, (_, until) in self._tokens.items() if until < time.time()]
+            for old in over:
+                del self._tokens[old]
             self._tokens[token] = (instance.id, time.time() + int(asked))
         return 200, {**TEXT, "X-Aws-Ec2-Metadata-Token-Ttl-Seconds": asked}, token.encode()
 

@@ -20,6 +20,7 @@ import logging
 import socket
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -75,6 +76,12 @@ class Handler(BaseHTTPRequestHandler):
         chunk = self.rfile.read(size)
         self.rfile.readline()
         return chunk
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The time by the cloud's clock."""
+        cloud = self.server.cloud
+        ahead_s = cloud.account.faults.ahead_s if cloud else 0.0
+        return super().date_time_string((time.time() if timestamp is None else timestamp) + ahead_s)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing: `calls` is the log."""
