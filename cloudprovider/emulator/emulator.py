@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from cloudprovider.emulator.inside import Inside
-from cloudprovider.emulator.kernel import unavailable
 from cloudprovider.emulator.network import NETWORKS
 from cloudprovider.emulator.profiles import PROFILES, check_figures, plain
 from cloudprovider.emulator.records import Call, EmulatedMachine, LedgerEntry
@@ -157,8 +156,11 @@ class Emulator:
         """Start its process, and wait until it answers."""
         if self._process is not None:
             return self
-        if self._network == "namespaces" and (why := unavailable()):
-            raise RuntimeError(f"network='namespaces' {why}.")
+        if self._network == "namespaces":
+            from cloudprovider.emulator.kernel import unavailable
+
+            if why := unavailable():
+                raise RuntimeError(f"network='namespaces' {why}.")
         started = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(started,), name="emulator", daemon=True)
         self._thread.start()

@@ -332,8 +332,10 @@ def _of_query(shape: Any, node: Any, path: str, *, ec2: bool) -> Any:
         raise AWSError("InvalidParameterValue", f"Invalid value '{node}' for {path}") from error
 
 
-#: Answers that moto has recorded from AWS: a value that botocore's model does not have yet is AWS's own.
-RECORDED = frozenset({"DescribeInstanceTypes"})
+#: Answers whose values are AWS's own though botocore's model has not all of them: moto has recorded some from AWS,
+#: and of VPC endpoints the model writes the states as AWS does not.
+#: https://docs.aws.amazon.com/cli/latest/reference/ec2/describe-vpc-endpoints.html#examples
+RECORDED = frozenset({"DescribeInstanceTypes", "CreateVpcEndpoint", "DescribeVpcEndpoints"})
 SCALARS: dict[str, Any] = {
     "integer": int,
     "long": int,
