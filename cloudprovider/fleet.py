@@ -100,6 +100,7 @@ class Fleet:
         self._next_look = 0.0
         self._looked: dict[str, float] = {}
         self._parted: dict[str, float] = {}
+        self._over: dict[str, float] = {}
         self._start_timeout_s = start_timeout_s
         self._clock = clock
         self._stopping = threading.Event()
@@ -144,7 +145,7 @@ class Fleet:
     @property
     def waiting(self) -> bool:
         """Whether machines are ordered or wanted that Dask has not seen, or some are about to go."""
-        return bool(self.missing > 0 or self._unseen())
+        return bool(self.missing > 0 or self.leaving or self._unseen())
 
     def not_arrived(self) -> list[str]:
         """Machines that stay and that Dask has never seen, youngest first: their loss costs least."""
@@ -203,6 +204,7 @@ class Fleet:
         for id in leaving.keys() & self.machines.keys() - self.leaving.keys():
             machine, notice = self.machines[id], leaving[id]
             self.leaving[id] = notice
+            self._over[id] = self._clock() + notice.within_s
             self.events.emit(
                 Phase.notice,
                 f"{machine.role.capitalize()} {id} ({machine.market}) has a notice, {notice.reason}: "
@@ -222,7 +224,9 @@ class Fleet:
             self._lose(_replace(self.machines[id], State.gone, self.provider.now(), self.leaving[id].reason))
 
     def _unseen(self) -> list[str]:
-        seen = self._seen - self._missed - self.leaving.keys()
+        # A cloud may call a machine gone that still empties itself (ECS does): Dask knows better, for a while.
+        now = self._clock()
+        seen = {id for id in self._seen - self._missed if now < self._over.get(id, now + 1)}
         return [id for id in self.machines if id not in seen]
 
     def _look(self) -> None:
@@ -306,6 +310,7 @@ class Fleet:
         self._seen.discard(machine.id)
         self._missed.discard(machine.id)
         self.leaving.pop(machine.id, None)
+        self._over.pop(machine.id, None)
         self._ordered.pop(machine.id, None)
         self._looked.pop(machine.id, None)
 

@@ -263,10 +263,10 @@ def test_replacement_is_ordered_at_the_notice(fleet, provider, clock):
 
 
 def test_death_after_a_notice_orders_nothing_more(fleet, provider, clock):
-    """The machine that was announced to go is described until it is gone; its place is filled already."""
+    """When Dask let go of it, a machine with a notice is described until it is gone; its place is filled."""
     leaver, _ = noticed(fleet, clock)
     provider.end(leaver, "Spot interruption")
-    step(fleet, clock, set(fleet.machines), leaving=[leaver])
+    step(fleet, clock, set(fleet.machines) - {leaver}, leaving=[leaver])
 
     assert leaver in fleet.ended
     assert {} == fleet.leaving
@@ -291,6 +291,18 @@ def test_machine_that_does_not_die_after_its_notice_is_ended_once(fleet, provide
     assert State.gone is provider.machines[leaver].state
     assert 4 == len(provider.machines)
     assert "spot interruption" == fleet.ended[leaver].reason
+
+
+def test_machine_that_empties_itself_is_not_given_up(fleet, provider, clock):
+    """What the cloud calls gone while it winds up is there as long as Dask sees it, until its time is over."""
+    leaver, _ = noticed(fleet, clock)
+    provider.end(leaver, "Spot interruption")
+    for _ in range(20):
+        step(fleet, clock, fleet.machines, leaving=[leaver], seconds=NOTICE.within_s / 25)
+    assert leaver in fleet.machines
+    step(fleet, clock, fleet.machines, leaving=[leaver], seconds=NOTICE.within_s)
+
+    assert leaver in fleet.ended
 
 
 def test_machine_that_empties_itself_is_not_ended(fleet, provider, clock):

@@ -184,7 +184,7 @@ class Leavers:
                 keys = {ts for ws in workers[machine] for ts in ws.has_what}
                 leaver.homeless = [ts for ts in keys if not self._home(ts)]
         self._note_arrivals()
-        self._copy([leaver for leaver in leaving.values() if leaver.homeless])
+        self._copy([leaver for machine, leaver in leaving.items() if workers[machine]])
         for machine, leaver in leaving.items():
             self._judge(leaver, workers[machine])
 

@@ -25,7 +25,7 @@ class Room:
 
     def __init__(self, scheduler, workers, client):
         self.scheduler, self.workers, self.client = scheduler, workers, client
-        self.leavers = Leavers(scheduler)
+        self.leavers = Leavers(scheduler, stay_s=0)
 
     async def leaves(self, name, within_s=20.0):
         """A machine gets its notice; returns when it is empty or its time is over."""
