@@ -435,7 +435,14 @@ class Nothing:
     """Runs nothing: a machine lives until it is stopped, which it obeys at once, and a program ends at once."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="dask-cloud-room-"))
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def folder(self) -> Path:
+        """A folder that goes with it; made when it is first asked for, as few need one."""
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="dask-cloud-room-")
+        return Path(self._folder.name)
 
     def start(
         self,
@@ -470,8 +477,9 @@ class Nothing:
         return program
 
     def close(self) -> None:
-        """Nothing is left but a folder, as there was nothing."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Nothing is left but perhaps a folder, as there was nothing."""
+        if self._folder:
+            self._folder.cleanup()
 
 
 class _Imagined:

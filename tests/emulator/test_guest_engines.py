@@ -53,12 +53,15 @@ def test_containers_are_real_where_the_engine_is_podman():
 def test_machines_live_until_they_are_stopped_where_the_engine_is_none():
     """With no engine a machine boots, its scripts end at once, and its container lives until it is stopped."""
     room = Room(Images(), "none")
-    machine = make(room, "i-none", SERVICE.replace("IMAGE", dask_image()) + "bootcmd: [[sh, -c, 'exit 1']]\n")
-    console = machine.finished()
-    machine.said("Started work.service")
-    assert "failed" not in console
-    machine.guest.stop(10)
-    machine.halted()
-    room.close()
+    try:
+        user_data = SERVICE.replace("IMAGE", dask_image()) + "bootcmd: [[sh, -c, 'exit 1']]\n"
+        machine = make(room, "i-none", user_data)
+        machine.said("Started work.service")
+        assert "failed" not in machine.finished()
+        machine.guest.stop(10)
+        machine.halted()
+        folder = room.folder
+    finally:
+        room.close()
 
-    assert not room.folder.exists()
+    assert not folder.exists()
