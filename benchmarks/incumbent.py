@@ -89,22 +89,25 @@ def add_image(cloud):
     cloud.add_image(IMAGE, environ={"PATH": f"{scripts}:{search_path(sys.executable)}"})
 
 
-def claim_port():
-    """Its scheduler listens on every address: where somebody has its port, go on in a network of our own."""
+def own_network():
+    """Go on in a network of our own, where there can be one: its scheduler listens on every address of a network.
+
+    It would answer for the schedulers of all others on this computer, and they for it.
+    """
+    if OWN_NETWORK not in os.environ and shutil.which("unshare"):
+        os.environ[OWN_NETWORK] = "1"
+        enter = ["unshare", "--map-root-user", "--net", "sh", "-c"]
+        if subprocess.run([*enter, "ip link set lo up"], check=False, capture_output=True).returncode == 0:
+            again = [*enter, 'ip link set lo up && exec "$@"', "sh", sys.executable, *sys.argv]
+            os.execvp("unshare", again)
     with socket.socket() as one:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             one.bind(("0.0.0.0", 8786))
         except OSError as error:
-            if OWN_NETWORK in os.environ or not shutil.which("unshare"):
-                raise SystemExit(
-                    f"Somebody has port 8786, which the scheduler of {NAME} needs: end it."
-                ) from error
-        else:
-            return
-    os.environ[OWN_NETWORK] = "1"
-    again = ["sh", "-c", 'ip link set lo up && exec "$@"', "sh", sys.executable, *sys.argv]
-    os.execvp("unshare", ["unshare", "--map-root-user", "--net", *again])
+            raise SystemExit(
+                f"Somebody has port 8786, which the scheduler of {NAME} needs: end it."
+            ) from error
 
 
 def environ():

@@ -7,7 +7,7 @@ import os
 import platform
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import argparse
@@ -49,22 +49,26 @@ def throttled(calls: Iterable[Call]) -> int:
     return sum("Throttl" in call.error or "LimitExceeded" in call.error for call in calls)
 
 
-def show(
-    rows: list[dict[str, object]] | dict[str, list[dict[str, object]]],
-    machine: dict[str, str],
-    file: str | None,
-) -> None:
-    """Print one table, or several by their titles, as Markdown, and write everything to a file if one is named."""
-    tables = rows if isinstance(rows, dict) else {"rows": rows}
+Rows = list[dict[str, Any]]
+
+
+def save(tables: dict[str, Rows], machine: dict[str, str], file: str | None) -> None:
+    """Write everything to a file, if one is named."""
     if file is not None:
         said = {"machine": machine, **tables}
         Path(file).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+
+
+def show(rows: Rows | dict[str, Rows], machine: dict[str, str], file: str | None) -> None:
+    """Print one table, or several by their titles, as Markdown, and write everything to a file if one is named."""
+    tables = rows if isinstance(rows, dict) else {"rows": rows}
+    save(tables, machine, file)
     print("; ".join(f"{name} {value}" for name, value in machine.items()))
-    for some in tables.values():
+    for some in filter(None, tables.values()):
         _print(some)
 
 
-def _print(rows: list[dict[str, object]]) -> None:
+def _print(rows: Rows) -> None:
     """Rows of equal keys; what is counted within a row comes below."""
     names = [name for name, value in rows[0].items() if not isinstance(value, dict)]
     print(f"\n| {' | '.join(names)} |\n|{'---|' * len(names)}")

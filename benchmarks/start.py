@@ -12,8 +12,10 @@ distributed has no more. It also shows what either leaves: after a clean end, a 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -23,7 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import incumbent
-from machine import add_json, described, show, throttled
+from machine import add_json, described, save, show, throttled
 
 from cloudprovider.emulator import Emulator
 
@@ -148,6 +150,8 @@ def finished(process: subprocess.Popen[str], patience_s: float) -> dict[str, Any
         why = f"not in {patience_s:g}"
         process.kill()
         output, _ = process.communicate()
+    finally:
+        process.kill()
     return spoken(output) or {"why": why}
 
 
@@ -313,11 +317,17 @@ def main() -> None:
     managers = MANAGERS if options.against else MANAGERS[:1]
     if options.against:
         incumbent.python()
-        incumbent.claim_port()
+        incumbent.own_network()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and end what was started
     os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")
     machine = {**described(), **({incumbent.NAME: incumbent.VERSION} if options.against else {})}
-    tables = {"starts": starts, "left": remains}
-    show({name: list(tables[name](managers, options)) for name in options.tables}, machine, options.json)
+    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in options.tables}
+    with contextlib.suppress(KeyboardInterrupt):  # what there is by then is shown
+        for name, rows in tables.items():
+            for row in {"starts": starts, "left": remains}[name](managers, options):
+                rows.append(row)
+                save(tables, machine, options.json)
+    show(tables, machine, options.json)
 
 
 if __name__ == "__main__":
