@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping
 
+    from cloudprovider.emulator.aws import AWS
     from cloudprovider.emulator.firewall import Port
     from cloudprovider.emulator.server import Server
 
@@ -29,16 +30,25 @@ TASK_PATHS = {"/v4/": "/_cloud/ecs/v4/", "/v2/credentials/": "/_cloud/ecs/creden
 
 
 class Door(ThreadingHTTPServer):
-    """Answers on a socket that somebody else has bound."""
+    """Answers machines on a socket that somebody else has bound, at the clock of the server behind it."""
 
     daemon_threads = True
 
-    def __init__(self, listener: socket.socket, respond: Callable[..., Answer]) -> None:
+    def __init__(self, listener: socket.socket, behind: Server, respond: Callable[..., Answer]) -> None:
         super().__init__(listener.getsockname(), Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
-        self.respond = respond
+        self.behind, self.respond = behind, respond
         threading.Thread(target=self.serve_forever, args=(0.2,), name="door", daemon=True).start()
+
+    @property
+    def cloud(self) -> AWS | None:
+        """The cloud that answers."""
+        return self.behind.cloud
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """As the server behind it does."""
+        self.behind.handle_error(request, client_address)
 
     def end(self) -> None:
         """Answer no more."""

@@ -283,7 +283,7 @@ class Namespaces:
             listener = router.namespace.call(
                 lambda address=address: socket.create_server(address, backlog=BACKLOG)  # type: ignore[misc]
             )
-            router.doors.append(Door(listener, respond))
+            router.doors.append(Door(listener, self._server, respond))
 
     def _owner(self, router: _Router, address: str) -> str:
         with self._lock:
