@@ -7,6 +7,7 @@ The decisions are `cloudprovider.adaptive`'s; here is what they need of Dask, th
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import math
 import time
@@ -111,7 +112,7 @@ class CloudAdaptive(Adaptive):  # type: ignore[misc]  # distributed is untyped
         self._asked = -math.inf
         self._complaint = ""
         self._adapting = False
-        self._quota: tuple[float, asyncio.Future[None]] | None = None
+        self._quota: tuple[float, asyncio.Future[int]] | None = None
         learn = _Learner(self.experience)
         for event in cluster.events:
             learn(event)
@@ -144,7 +145,7 @@ class CloudAdaptive(Adaptive):  # type: ignore[misc]  # distributed is untyped
             self._adapting = False
 
     async def check_quota(self) -> None:
-        """Say so when the maximum is above the account's quota, once for each maximum.
+        """Say so when the maximum is above the account's quota, once for each maximum, and keep to the quota.
 
         Raises
         ------
@@ -161,9 +162,16 @@ class CloudAdaptive(Adaptive):  # type: ignore[misc]  # distributed is untyped
 
     async def _adapt(self) -> None:
         await self.check_quota()
-        self.rules = self._rules()  # the user may have changed minimum and maximum
+        self.rules = self._within_quota(self._rules())  # the user may have changed minimum and maximum
         decision = decide(await self._situation(), self.rules)
         await self._act(decision)
+
+    def _within_quota(self, rules: Rules) -> Rules:
+        """The rules with no more machines than the account may run; those that run already may stay."""
+        if self._quota is None or self._quota[0] != rules.maximum:
+            return rules
+        most = min(rules.maximum, max(self._quota[1].result(), len(self.cluster.fleet.staying)))
+        return dataclasses.replace(rules, minimum=min(rules.minimum, int(most)), maximum=most)
 
     async def _act(self, decision: Decision) -> None:
         fleet = self.cluster.fleet
@@ -331,7 +339,7 @@ class _Learner:
                 self.experience.gone(id)
 
 
-def _failed(told: asyncio.Future[None]) -> bool:
+def _failed(told: asyncio.Future[int]) -> bool:
     return told.done() and (told.cancelled() or told.exception() is not None)
 
 

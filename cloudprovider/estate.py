@@ -142,9 +142,7 @@ class Estate:
             [config.boot_for(role, self.identity) for role in ("scheduler", "worker")], secrets
         )
         self._new_fleet()
-        machines = self.machines_for(config.n_workers)
-        self.check_quota(machines)
-        self.fleet.ask(machines)
+        self.fleet.ask(self.check_quota(self.machines_for(config.n_workers)))
         self._go_on()
         self.events.emit(Phase.ordered, "Ordering the scheduler.", role="scheduler", count=1)
         created = self.provider.create(self.provider.boot("scheduler"), 1)
@@ -203,23 +201,25 @@ class Estate:
         """Machines that so many Dask workers need."""
         return -(-n_workers // self.workers_per_machine)
 
-    def check_quota(self, machines: int) -> None:
-        """Say so when workers' machines will be more than the account may run; nothing where nobody knows.
+    def check_quota(self, machines: int) -> int:
+        """How many of so many workers' machines the account may run, saying so when they are fewer.
+
+        Where nobody knows, all of them; what else the account runs is not known.
 
         Raises
         ------
         QuotaError
             When it may not run even one of them.
         """
-        if machines < 1:
-            return
-        quotas = self._limits.known()
-        if not (said := too_many(quotas, machines)):
-            return
-        if not any(quota.machines for quota in quotas):
+        if machines < 1 or not (said := too_many(quotas := self._limits.known(), machines)):
+            return machines
+        room = sum(quota.machines for quota in quotas)
+        if room == 0:
             raise QuotaError(said)
+        said += f" No more than {room} are ordered."
         self.events.emit(Phase.quota, said, total=machines)
         warnings.warn(said, CloudWarning, stacklevel=2)
+        return room
 
     # -- while it is there -----------------------------------------------------------------------------
 

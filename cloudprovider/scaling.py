@@ -110,7 +110,8 @@ class ScalingCluster(WatchingCluster):
         CloudError
             When the cloud refuses some or all of the order; what it did start is kept. Called
             synchronously, this returns when the cloud has accepted or refused. An order that is above the
-            account's quota is told by a `CloudWarning` before, and refused when not one machine would fit.
+            account's quota is cut to it, which a `CloudWarning` says before, and refused when not one machine
+            would fit.
         """
         if not isinstance(n, int) or n < 0:
             raise ConfigError(f"scale({n!r}): the number of workers must be a whole number, 0 or more.")
@@ -123,8 +124,8 @@ class ScalingCluster(WatchingCluster):
         if self._ended:
             raise self._ended
         fleet, wanted = self.fleet, self.estate.machines_for(n)
-        if wanted > len(fleet.staying):
-            await self._call(self.estate.check_quota, wanted)
+        if wanted > (there := len(fleet.staying)):
+            wanted = max(there, await self._call(self.estate.check_quota, wanted))
         fleet.ask(wanted)
         if (surplus := -fleet.missing) > 0:
             await self._release(await self._least_useful(surplus))

@@ -133,13 +133,13 @@ def test_an_answer_that_does_not_come_is_not_waited_for():
 
 
 def test_a_start_above_the_quota_is_told_before(options):
-    """More workers than the quota has room for: a warning, before the first machine is ordered."""
+    """More workers than the quota has room for: a warning before the first machine, and those that fit."""
     with pytest.warns(CloudWarning, match="3 machines are more than"):
         cluster = LimitedCluster(n_workers=3, **options)
     with cluster:
         phases = [event.phase for event in cluster.events]
         assert phases.index(Phase.quota) < phases.index(Phase.ordered)
-        assert 1 == cluster.provider.asked
+        assert (1, 2) == (cluster.provider.asked, cluster.fleet.target)
 
 
 def test_a_start_without_room_for_one(options, tmp_path):
@@ -156,12 +156,13 @@ def test_nobody_asks_for_no_workers(cluster):
 
 
 def test_scaling_above_the_quota_is_told_before(cluster):
-    """The warning comes before the order; what fits is neither asked again nor told."""
+    """The warning comes before the order, which is cut; what fits is neither asked again nor told."""
     with pytest.warns(CloudWarning, match="room for 2"):
         cluster.scale(3)
     phases = [event.phase for event in cluster.events]
     workers_ordered = len(phases) - phases[::-1].index(Phase.ordered) - 1
     assert phases.index(Phase.quota) < workers_ordered
+    assert 2 == cluster.fleet.target == len(cluster.fleet.machines)
     cluster.scale(1)
     cluster.scale(2)
     assert 1 == cluster.provider.asked
@@ -183,6 +184,16 @@ def test_adapting_above_the_quota_is_told_at_once(cluster):
     assert 0 == len(cluster.fleet.machines)
     cluster.adapt(maximum=2)
     assert 1 == cluster.provider.asked
+
+
+def test_adapting_keeps_to_the_quota(cluster):
+    """A minimum above the quota is kept as far as the quota has room, and no machine more is ever asked for."""
+    with pytest.warns(CloudWarning, match="room for 2"):
+        cluster.adapt(minimum=5, maximum=50, interval="50 ms")
+    until(lambda: len(cluster.fleet.machines) == 2, 30, "two machines")
+    cluster.wait_for_workers(2, timeout=60)
+    assert 2 == cluster.fleet.target
+    assert (2, 2) == (cluster._adaptive.rules.minimum, cluster._adaptive.rules.maximum)
 
 
 def test_adapting_without_room_for_one(options):

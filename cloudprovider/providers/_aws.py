@@ -431,6 +431,8 @@ def _refusal(operation: str, region: str, code: str, said: str, policy: str) -> 
     """A service's error by its code, by what codes like it have in common, or by its text."""
     kind, advice = ERRORS.get(code) or ERRORS.get(code.partition(".")[0]) or because(said) or (CloudError, "")
     action = _action(said, operation)
+    if advice is SLOWER:  # ECS calls Fargate's quota on vCPUs a throttled call, too
+        kind, advice = because(said) or (kind, advice)
     if advice is POLICY:
         return CredentialsError(
             f"Your AWS credentials may not call {action} in {region}: {_short(said)} "

@@ -43,6 +43,14 @@ def refused(code: str, message: str = "because", operation: str = "RunTask") -> 
         (refused("SecurityGroupLimitExceeded"), QuotaError, "servicequotas"),
         (
             refused(
+                "ThrottlingException",
+                "You've reached the limit on the number of vCPUs you can run concurrently",
+            ),
+            QuotaError,
+            "servicequotas",
+        ),
+        (
+            refused(
                 "ClientException", "You've reached the limit on the number of vCPUs you can run concurrently"
             ),
             QuotaError,
