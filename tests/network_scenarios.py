@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -33,7 +34,7 @@ STRANGER = "203.0.113.7"
 #: The services that a machine without a way out calls, and its image's registry.
 SERVICES = ("ssm", "ssmmessages", "logs", "ecr.dkr")
 SERIES = {
-    "fargate": (FargateCluster, SMALL, 10, ("public", "stranger", "inside", "tunnel", "killed")),
+    "fargate": (FargateCluster, SMALL, 10, ("groups", "public", "stranger", "inside", "tunnel", "killed")),
     "ec2": (
         EC2Cluster,
         {"progress": False, "instance_type": "m7i.large"},
@@ -41,6 +42,15 @@ SERIES = {
         ("public", "apart", "inside", "tunnel"),
     ),
 }
+
+
+SERVE = """
+import socket, sys
+sockets = [socket.create_server((sys.argv[1], int(port))) for port in sys.argv[2:]]
+print("up", flush=True)
+sys.stdin.read()
+"""
+KNOCK = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 1)"
 
 
 def passes(address: str, port: int, within: float = 1.5) -> bool:
@@ -69,6 +79,15 @@ def side_by_side(probes):
     """The answers of probes, most of which wait in vain."""
     with ThreadPoolExecutor(len(probes)) as pool:
         return list(pool.map(lambda probe: passes(*probe), probes))
+
+
+EVERYTHING = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+
+
+def only(port: int, *, group: str = "", block: str = "") -> dict:
+    """What lets one port through."""
+    peer = {"UserIdGroupPairs": [{"GroupId": group}]} if group else {"IpRanges": [{"CidrIp": f"{block}/32"}]}
+    return {"IpProtocol": "tcp", "FromPort": port, "ToPort": port, **peer}
 
 
 class Scenarios:
@@ -112,6 +131,50 @@ class Scenarios:
         """Every public address of a machine."""
         interfaces = self.ec2.describe_network_interfaces()["NetworkInterfaces"]
         return [one["Association"]["PublicIp"] for one in interfaces if "Association" in one]
+
+    def group(self, name: str) -> str:
+        """A new security group, which lets all out and nothing in."""
+        vpc = self.ec2.describe_subnets()["Subnets"][0]["VpcId"]
+        return self.ec2.create_security_group(GroupName=name, Description=name, VpcId=vpc)["GroupId"]
+
+    def groups(self):
+        """What passes between two computers as their groups change."""
+        one, other = self.group("one"), self.group("other")
+        ec2 = self.ec2
+        with (
+            self.cloud.inside(security_groups=[one]) as far,
+            self.cloud.inside(security_groups=[other]) as near,
+        ):
+            command = far.command([sys.executable, "-c", SERVE, far.address, "9000", "9001"])
+            with subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            ) as server:
+                assert server.stdout.readline() == "up\n"
+
+                def knock(port: int = 9000) -> bool:
+                    argv = [sys.executable, "-c", KNOCK, far.address, str(port)]
+                    return near.run(argv, capture_output=True).returncode == 0
+
+                told = {"at first": knock()}
+                ec2.authorize_security_group_ingress(GroupId=one, IpPermissions=[only(9000, group=other)])
+                told |= {"from the group": knock(), "at another port": knock(9001)}
+                ec2.revoke_security_group_egress(GroupId=other, IpPermissions=[EVERYTHING])
+                told["not let out"] = knock()
+                ec2.authorize_security_group_egress(
+                    GroupId=other, IpPermissions=[only(9000, block=far.address)]
+                )
+                told["let out again"] = knock()
+                place = [{"Name": "private-ip-address", "Values": [near.address]}]
+                [interface] = ec2.describe_network_interfaces(Filters=place)["NetworkInterfaces"]
+                ec2.modify_network_interface_attribute(
+                    NetworkInterfaceId=interface["NetworkInterfaceId"], Groups=[one]
+                )
+                told["in another group"] = knock()
+                ec2.authorize_security_group_ingress(
+                    GroupId=one, IpPermissions=[only(9000, block=near.address)]
+                )
+                told["by its address"] = knock()
+                return told
 
     def public(self):
         """The default cluster: who gets where."""

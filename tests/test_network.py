@@ -132,6 +132,20 @@ def test_error_names_the_missing_rule(fargate):
     assert "cluster.allow()" in told
 
 
+def test_security_groups_are_enforced_both_ways(fargate):
+    """What passes follows each change: of rules in and out, by group and by address, and of who is in a group."""
+    expected = {
+        "at first": False,
+        "from the group": True,
+        "at another port": False,
+        "not let out": False,
+        "let out again": True,
+        "in another group": False,
+        "by its address": True,
+    }
+    assert expected == came(fargate, "groups")
+
+
 def test_clusters_reach_each_other_by_the_landings_rule_alone(ec2):
     """A worker reaches another cluster's scheduler by the landing group's rule, and without that rule not at all."""
     told = came(ec2, "apart")
