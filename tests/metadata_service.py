@@ -106,13 +106,11 @@ class MetadataService:
         if why := self._unsigned(headers, body):
             return 400, json.dumps({"__type": "InvalidSignatureException", "message": why})
         asked = json.loads(body)
-        if headers["X-Amz-Target"] != "AmazonSSM.GetParameter" or not asked["WithDecryption"]:
+        if headers["X-Amz-Target"] != "AmazonSSM.GetParameters" or not asked["WithDecryption"]:
             return 400, json.dumps({"__type": "ValidationException", "message": "not asked so"})
-        if asked["Name"] not in self.parameters:
-            return 400, json.dumps({"__type": "ParameterNotFound"})
-        return 200, json.dumps(
-            {"Parameter": {"Name": asked["Name"], "Value": self.parameters[asked["Name"]]}}
-        )
+        found = [{"Name": n, "Value": self.parameters[n]} for n in asked["Names"] if n in self.parameters]
+        missing = [name for name in asked["Names"] if name not in self.parameters]
+        return 200, json.dumps({"Parameters": found[::-1], "InvalidParameters": missing})
 
     def _unsigned(self, headers: Any, body: bytes) -> str:
         """Why a request is not signed as AWS's own library signs it; empty when it is."""

@@ -17,7 +17,7 @@ from cloudprovider.errors import ConfigError
 from cloudprovider.images import OFFICIAL, carries_runtime
 from cloudprovider.provider import Identity
 from cloudprovider.providers._aws_landing import LOG_GROUP
-from cloudprovider.providers._aws_names import parameter
+from cloudprovider.providers._aws_names import ROLES, parameter
 from cloudprovider.providers._cloud_init import merged, ours
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ __all__ = [
 
 # An advanced parameter: https://docs.aws.amazon.com/systems-manager/latest/userguide/parameter-store-advanced-parameters.html
 MAX_SECRET = 8192
-#: The parameter that only the scheduler's machine reads; machines may read what ends like their secret.
-MORE = "scheduler/machine"
+#: What only machines of a role read beside their secret; their role may read what ends as it does.
+MORE = {role: f"{role}/machine" for role in ROLES}
 MAX_USER_DATA = 16_384  # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-add-user-data.html
 NOTHING = "", b""
 RUNTIME = "/run/dask-cloud/runtime"
@@ -126,8 +126,8 @@ def _too_large(size: int, parts: Mapping[str, int]) -> ConfigError:
 def secrets(machine: str, boots: Sequence[Boot]) -> dict[str, str]:
     """What is stored for machines, by the last part of its parameter's name: their secret, and more.
 
-    Where their image does not carry the runtime, user data alone could not hold it. Each machine reads a
-    parameter anyway, which has room; and the scheduler's reads one more.
+    Where their image does not carry the runtime, user data alone could not hold it. Each machine reads its
+    secret anyway: the rest of the runtime comes in the same call.
 
     Raises
     ------
@@ -145,12 +145,13 @@ def secrets(machine: str, boots: Sequence[Boot]) -> dict[str, str]:
             f"security= has {len(machine)} bytes of keys, which leaves too little of a parameter's {MAX_SECRET} "
             "for the runtime. Use elliptic curve keys, or an image that carries the runtime."
         )
-    return {"machine": text, MORE: json.dumps({f"{REST}-scheduler": late("scheduler")})}
+    more = {role: json.dumps({f"{REST}-{role}": late(role)}) for role in ROLES}
+    return {"machine": text, **{MORE[role]: text for role, text in more.items()}}
 
 
 def secret(boot: Boot) -> str:
     """Where a boot's machines find what `secrets` says is stored."""
-    whose = ["machine", MORE] if boot.role == "scheduler" and not carries_runtime(boot.image) else ["machine"]
+    whose = ["machine"] if carries_runtime(boot.image) else ["machine", MORE[boot.role]]
     return "ssm:" + ",".join(parameter(boot.cluster, one) for one in whose)
 
 

@@ -132,7 +132,7 @@ def sweep(aws: AWS, cluster: str, patience_s: float) -> Swept:
         terminate(aws, ids)
         return ids
 
-    parameters = ("machine", "client", _ec2_boot.MORE, *map(_ec2_names.plan_part, range(PARTS)))
+    parameters = ("machine", "client", *_ec2_boot.MORE.values(), *map(_ec2_names.plan_part, range(PARTS)))
     return shared.sweep(
         aws,
         cluster,

@@ -27,7 +27,7 @@ __all__ = ["Kind", "Plan", "kind_of"]
 
 #: Characters of one parameter, and how many of them one call deletes beside the secrets.
 # https://docs.aws.amazon.com/systems-manager/latest/userguide/parameter-store-advanced-parameters.html
-PART, PARTS = 8000, 7
+PART, PARTS = 8000, 6
 #: What of the Config another process must know to order more machines like the first.
 OPTIONS = (
     "boot", "disk_size", "instance_type", "key_name", "launch_template_args", "lock", "log_group", "public",

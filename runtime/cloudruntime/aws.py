@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["Metadata", "parameter", "signed"]
+__all__ = ["Metadata", "parameters", "signed"]
 
 # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/configuring-instance-metadata-service.html
 METADATA = "http://169.254.169.254"
@@ -99,22 +99,22 @@ class Metadata:
             return str(answer.read().decode())
 
 
-def parameter(name: str, environ: Mapping[str, str], patience_s: float = 90.0) -> str:
-    """The value of a parameter of Systems Manager, read under the machine's own role.
+def parameters(names: Sequence[str], environ: Mapping[str, str], patience_s: float = 90.0) -> list[str]:
+    """The values of up to ten parameters of Systems Manager, read in one call under the machine's own role.
 
     Parameters
     ----------
-    name
-        Of the parameter.
+    names
+        Of the parameters.
     environ
         May say where both services are.
     patience_s
-        How long Systems Manager may be busy, or not know the parameter yet.
+        How long Systems Manager may be busy, or not know a parameter yet.
 
     Raises
     ------
     ValueError
-        When it cannot be read; says what is missing.
+        When one cannot be read; says what is missing.
     """
     here = Metadata(environ, patience_s / 3)
     region = here.need("meta-data/placement/region")
@@ -122,18 +122,21 @@ def parameter(name: str, environ: Mapping[str, str], patience_s: float = 90.0) -
     url = own or f"https://ssm.{region}.{here.need('meta-data/services/domain')}"
     role = here.need("meta-data/iam/security-credentials/").split()[0]
     credentials = json.loads(here.need(f"meta-data/iam/security-credentials/{role}"))
-    body = json.dumps({"Name": name, "WithDecryption": True}).encode()
+    body = json.dumps({"Names": names, "WithDecryption": True}).encode()
     deadline, pause_s, ahead_s = time.monotonic() + patience_s, 0.5, 0.0
     while True:
         code, said, theirs = _post(url, body, signed(url, body, region, credentials, time.time() + ahead_s))
-        if not code:
-            return str(said["Parameter"]["Value"])
-        why = f"{code}: {said.get('message') or said.get('Message') or 'no reason'}"
+        found = {one["Name"]: str(one["Value"]) for one in said.get("Parameters", ())}
+        if not code and set(names) <= set(found):
+            return [found[name] for name in names]
+        code = code or "ParameterNotFound"
+        missing = ", ".join(name for name in names if name not in found)
+        why = f"{missing}. {code}: {said.get('message') or said.get('Message') or 'no reason'}"
         if code == "AccessDeniedException":
-            raise ValueError(f"the machine's role {role} lacks ssm:GetParameter on {name}. {why}")
+            raise ValueError(f"the machine's role {role} lacks ssm:GetParameters on {why}")
         skewed = code in SKEWED and not ahead_s
         if not (skewed or code in AGAIN) or time.monotonic() > deadline:
-            raise ValueError(f"Systems Manager in {region} does not give {name}. {why}")
+            raise ValueError(f"Systems Manager in {region} does not give {why}")
         if skewed:
             ahead_s = theirs - time.time() or 1.0
             continue
@@ -166,7 +169,7 @@ def _document(text: bytes) -> dict[str, Any]:
 
 
 def signed(url: str, body: bytes, region: str, credentials: Mapping[str, str], now: float) -> dict[str, str]:
-    """Headers of a GetParameter call, signed.
+    """Headers of a GetParameters call, signed.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
     """
@@ -176,7 +179,7 @@ def signed(url: str, body: bytes, region: str, credentials: Mapping[str, str], n
         "host": urlsplit(url).netloc,
         "x-amz-date": stamp,
         "x-amz-security-token": credentials["Token"],
-        "x-amz-target": "AmazonSSM.GetParameter",
+        "x-amz-target": "AmazonSSM.GetParameters",
     }
     names = ";".join(headers)
     lines = [f"{name}:{value}" for name, value in headers.items()]

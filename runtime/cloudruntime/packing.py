@@ -35,6 +35,7 @@ ROLES = {
 LATE = {
     "machine": ("child.py", "front.py", "supervisor.py"),
     "scheduler": ("leaving.py", "scheduler.py", "work.py"),
+    "worker": ("gpus.py", "notices.py", "worker.py"),
 }
 #: Modules that no machine needs.
 AT_HOME = {"packing.py"}
@@ -81,7 +82,7 @@ def packed(boot: Boot) -> str:
 
 def early(boot: Boot) -> bytes:
     """The runtime of a boot's machines, but for what comes with their secrets."""
-    whose = ("machine", "scheduler") if boot.role == "scheduler" else ("machine",)
+    whose = ("machine", boot.role)
     modules = {name for one in whose for name in LATE[one]}
     return _compressed(_needed(boot) - modules, digest([late(one) for one in whose]))
 

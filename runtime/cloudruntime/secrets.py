@@ -83,9 +83,9 @@ def _of_file(path: str, _environ: MutableMapping[str, str]) -> str:
 
 def _of_ssm(names: str, environ: MutableMapping[str, str]) -> str:
     """One parameter, or what several of them hold together."""
-    from cloudruntime.aws import parameter
+    from cloudruntime.aws import parameters
 
-    found = [parameter(name, environ) for name in names.split(",")]
+    found = parameters(names.split(","), environ)
     return json.dumps({key: value for text in found for key, value in json.loads(text).items()})
 
 

@@ -103,7 +103,7 @@ def test_the_rest_of_the_runtime_fits_beside_the_keys():
     assert f"ssm:/dask/{IDENTITY.name}/machine,/dask/{IDENTITY.name}/scheduler/machine" == boots.secret(
         brought
     )
-    assert {"machine", "scheduler/machine"} == set(stored)
+    assert {"machine", "scheduler/machine", "worker/machine"} == set(stored)
     assert all(len(value) <= 8192 and "{{" not in value for value in stored.values())
     assert json.loads(keys) == {k: v for k, v in json.loads(stored["machine"]).items() if k != "rest"}
     assert f"ssm:/dask/{IDENTITY.name}/machine" == boots.secret(carried)

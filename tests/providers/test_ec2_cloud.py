@@ -119,7 +119,7 @@ def test_machines_role_may_do_little(cloud):
     prepared()
     iam = boto3.client("iam")
     document = iam.get_role_policy(RoleName="dask-machine", PolicyName="dask-machine")["PolicyDocument"]
-    assert {"ssm:GetParameter", "logs:CreateLogStream", "logs:PutLogEvents"} == {
+    assert {"ssm:GetParameters", "logs:CreateLogStream", "logs:PutLogEvents"} == {
         action
         for s in document["Statement"]
         for action in ([s["Action"]] if isinstance(s["Action"], str) else s["Action"])
@@ -756,6 +756,33 @@ def test_missing_permission_to_order(cloud, operation):
 def test_expired_credentials(cloud):
     """Credentials that ended are an error that says so."""
     with cloud.inject("expired-credentials"), pytest.raises(CredentialsError, match="have expired"):
+        prepared()
+
+
+def test_refusal_that_only_sts_can_read(cloud):
+    """EC2's encoded refusal is decoded where that is allowed: the error names the action and on what."""
+    provider = prepared()
+    with cloud.inject("denied", operation="CreateFleet"), pytest.raises(Exception, match="Encoded") as caught:
+        request = {"LaunchTemplateConfigs": [], "TargetCapacitySpecification": {"TotalTargetCapacity": 1}}
+        boto3.client("ec2").create_fleet(**request)
+    encoded = str(caught.value).partition("message: ")[2]
+    short = (
+        f"You are not authorized to perform this operation. Encoded authorization failure message: {encoded}"
+    )
+    with cloud.inject(
+        "error", operation="CreateFleet", code="UnauthorizedOperation", message=short, status=403
+    ):
+        refused = workers(provider, 1).refusal
+        assert isinstance(refused, CredentialsError)
+        assert "may not call ec2:CreateFleet" in str(refused)
+        with cloud.inject("denied", operation="DecodeAuthorizationMessage"):
+            assert "may not call CreateFleet" in str(workers(provider, 1).refusal)
+
+
+@pytest.mark.parametrize(("seconds", "side"), [(1200, "20 minutes slow"), (-1200, "20 minutes fast")])
+def test_clock_that_is_wrong(cloud, seconds, side):
+    """Calls that a wrong clock has refused are an error that says by how much, and on which side."""
+    with cloud.inject("clock-skew", seconds=seconds), pytest.raises(CredentialsError, match=side):
         prepared()
 
 

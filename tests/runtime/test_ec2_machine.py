@@ -65,31 +65,32 @@ class TestSecret:
         assert 1 == service.asked["ssm"]
 
     def test_two_parameters_are_one_secret(self, service):
-        """What does not fit into one parameter comes with another."""
+        """What does not fit into one parameter comes with another, in the same call."""
         service.parameters["/dask/it/more/machine"] = json.dumps({"rest": "more"})
 
         assert {**BUNDLE, "rest": "more"} == secrets.fetch(
             f"ssm:{NAME},/dask/it/more/machine", dict(service.environ)
         )
+        assert 1 == service.asked["ssm"]
 
     def test_throttling_is_waited_out(self, service):
         """A thousand machines that start at once share a low rate."""
         service.refusals = [(400, "ThrottlingException"), (503, "x#ServiceUnavailable"), (500, "")]
 
-        assert json.dumps(BUNDLE) == aws.parameter(NAME, service.environ)
+        assert [json.dumps(BUNDLE)] == aws.parameters([NAME], service.environ)
         assert 4 == service.asked["ssm"]
 
     def test_a_wrong_clock_is_corrected(self, service):
         """A machine whose clock is an hour behind signs by the clock of AWS."""
         service.ahead_s = 3600
 
-        assert json.dumps(BUNDLE) == aws.parameter(NAME, service.environ)
+        assert [json.dumps(BUNDLE)] == aws.parameters([NAME], service.environ)
         assert 2 == service.asked["ssm"]
 
     @pytest.mark.parametrize(
         ("refusal", "message"),
         [
-            ("AccessDeniedException", f"role dask-machine lacks ssm:GetParameter on {NAME}.*said Access"),
+            ("AccessDeniedException", f"role dask-machine lacks ssm:GetParameters on {NAME}.*said Access"),
             ("ValidationException", "Systems Manager in eu-central-1 does not give .* said Validation"),
             ("InvalidSignatureException", "does not give .* said InvalidSignature"),
         ],
@@ -98,12 +99,12 @@ class TestSecret:
         """The message names the role, the permission and the parameter, and ends the boot at once."""
         service.refusals = [(400, refusal)] * 3
         with pytest.raises(ValueError, match=message):
-            aws.parameter(NAME, service.environ)
+            aws.parameters([NAME], service.environ)
 
     def test_patience_ends(self, service):
         """A parameter that does not come is an error, not an endless wait."""
         with pytest.raises(ValueError, match=r"does not give /dask/no/machine\. ParameterNotFound"):
-            aws.parameter("/dask/no/machine", service.environ, patience_s=0.2)
+            aws.parameters([NAME, "/dask/no/machine"], service.environ, patience_s=0.2)
 
 
 @pytest.fixture
