@@ -63,6 +63,11 @@ def emulate(
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             return
+    if network == "namespaces":
+        from cloudprovider.emulator.kernel import unavailable
+
+        if why := unavailable():
+            raise click.ClickException(f"--network namespaces {why}.")
     changed = json.loads(figures)
     check_figures(changed)
     options = {"profile": profile, "time_scale": time_scale, "seed": seed, "engine": engine, "port": port}

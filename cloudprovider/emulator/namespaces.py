@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Namespaces"]
 
-#: The internet of an emulated cloud: one of these blocks, which no network beyond a provider's own routes.
+#: The internet of an emulated cloud: one of these blocks, which the real one does not route.
 #: Python calls them neither private nor global. https://www.rfc-editor.org/rfc/rfc6598
 INTERNETS = tuple(ipaddress.IPv4Network("100.64.0.0/10").subnets(new_prefix=16))
 #: Within it: the cloud's API, the caller, the way on, the routers, and then public addresses.
