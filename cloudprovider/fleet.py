@@ -201,8 +201,10 @@ class Fleet:
 
     def _heed(self, leaving: Mapping[str, Notice], arrived: set[str]) -> None:
         """Take in who has a notice, and end those that Dask let go of and that do not end by themselves."""
-        for id in leaving.keys() & self.machines.keys() - self.leaving.keys():
+        for id in leaving.keys() & self.machines.keys():
             machine, notice = self.machines[id], leaving[id]
+            if notice == self.leaving.get(id):
+                continue
             self.leaving[id] = notice
             self._over[id] = self._clock() + notice.within_s
             self.events.emit(

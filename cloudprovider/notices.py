@@ -30,23 +30,19 @@ class Notices:
     def __init__(self, events: Events) -> None:
         self._events = events
         self._records: dict[str, Mapping[str, Any]] = {}
+        #: Machines that have a notice, or had one; of several the last, which left the least time.
+        self.leaving: dict[str, Notice] = {}
 
     def hear(self, records: Mapping[str, Mapping[str, Any]]) -> None:
         """Take in what the scheduler says of machines, which may be what it has said before."""
         for machine, record in records.items():
             before = self._records.get(machine)
             self._records[machine] = record
+            if before is None or before["reason"] != record["reason"]:
+                self.leaving[machine] = Notice(reason=record["reason"], within_s=record["within_s"])
             # What ended before we heard of it is news to nobody.
             if before and before["state"] == "draining" != record["state"]:
                 self._tell(machine, record)
-
-    @property
-    def leaving(self) -> dict[str, Notice]:
-        """Machines that have a notice, or had one."""
-        return {
-            machine: Notice(reason=record["reason"], within_s=record["within_s"])
-            for machine, record in self._records.items()
-        }
 
     def _tell(self, machine: str, record: Mapping[str, Any]) -> None:
         lost = int(record["lost_count"])

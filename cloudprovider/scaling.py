@@ -49,7 +49,7 @@ class ScalingCluster(WatchingCluster):
         async with self._lock:
             gone = set(self.fleet.ended)
             refusal: CloudError | None = await self._call(
-                self.estate.reconcile, self._arrived(), self.notices.leaving
+                self.estate.reconcile, self._arrived(), dict(self.notices.leaving)
             )
             lost = set(self.fleet.ended) - gone
             await self._forget(lost)

@@ -340,6 +340,21 @@ def test_smaller_wish_is_met_by_those_that_go_anyway(fleet, provider, clock):
     assert 3 == len(provider.machines)
 
 
+def test_second_notice_leaves_less_time_and_orders_nothing(fleet, provider, clock):
+    """A recommendation that an interruption follows is told, too; the machine is replaced once."""
+    leaver, _ = noticed(fleet, clock)
+    soon = Notice(reason="it is taken now", within_s=10)
+    clock.now += 1
+    fleet.reconcile(fleet.machines, {leaver: soon})
+    provider.end(leaver, "Spot interruption")
+    clock.now += 11
+    fleet.reconcile(fleet.machines, {leaver: soon})
+
+    assert [NOTICE.reason, soon.reason] == [e.facts["reason"] for e in fleet.events.of(Phase.notice)]
+    assert 4 == len(provider.machines)
+    assert leaver in fleet.ended
+
+
 def test_notice_of_a_stranger_is_nothing(fleet, provider, clock):
     """A notice of a machine that is not this fleet's changes nothing."""
     fleet.ask(1)

@@ -211,6 +211,21 @@ def test_data_waits_for_a_machine_that_comes_late():
     assert {"only", "task"} == held
 
 
+def test_data_that_was_on_its_way_to_a_machine_moves_on():
+    """A machine that seems empty stays a while: a client may have been scattering to it at its notice."""
+
+    async def scenario(here):
+        here.leavers.stay_s = 1.0
+        leaving = asyncio.ensure_future(here.leaves("leaver"))
+        await asyncio.sleep(0.3)
+        leaver = here.workers["leaver"]
+        sizes = leaver.update_data({"late": 1})["nbytes"]
+        here.scheduler.update_data(who_has={"late": [leaver.address]}, nbytes=sizes, client=here.client.id)
+        return (await leaving).state, here.holds("stays")
+
+    assert ("drained", {"late"}) == room(scenario, "leaver", "stays")
+
+
 def test_a_task_that_ends_in_time_ends_here_and_those_behind_it_elsewhere():
     """A running task is finished and its result moved; tasks that have not begun run elsewhere at once."""
 
