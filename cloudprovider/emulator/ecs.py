@@ -17,6 +17,7 @@ from cloudprovider.emulator.ecs_pages import PAGE, page
 from cloudprovider.emulator.ecs_placement import Placement
 from cloudprovider.emulator.ecs_task import Container, Task
 from cloudprovider.emulator.profiles import Bucket
+from cloudprovider.emulator.quotas import Quotas, fargate_quota
 from cloudprovider.emulator.wire import AWSError
 
 if TYPE_CHECKING:
@@ -337,8 +338,8 @@ class ECS:
         running = [
             task for task in self.tasks() if task.market == market and not task.own and not task.stopped
         ]
-        quota = self._account.faults.market("quota", market)
-        if quota and sum(task.size.vcpus for task in running) + vcpus > quota.room:
+        limit = Quotas(self._account).value(fargate_quota(market))
+        if sum(task.size.vcpus for task in running) + vcpus > limit:
             raise AWSError(
                 "ThrottlingException",
                 "You've reached the limit on the number of vCPUs you can run concurrently",

@@ -106,6 +106,11 @@ def quota_of(instance_type: str, market: str) -> Quota | None:
     )
 
 
+def fargate_quota(market: str) -> Quota:
+    """The quota that a Fargate task of this market counts for."""
+    return next(one for one in QUOTAS if one.service == "fargate" and one.market == market)
+
+
 class Quotas:
     """Answers Service Quotas, by the same numbers that the cloud refuses by."""
 

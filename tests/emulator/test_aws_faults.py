@@ -8,6 +8,7 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError
+from fargate_account import Account
 
 NO_RETRIES = Config(retries={"total_max_attempts": 1})
 NO_CAPACITY = (
@@ -128,6 +129,18 @@ def test_quota(account, emulated_aws, ecs):
         )
 
     assert 4 == len(emulated_aws.machines())
+
+
+def test_quota_of_the_profile(emulated_aws, clients):
+    """The quota that Service Quotas tells is the one that tasks are refused by, market by market."""
+    emulated_aws.reset(quotas={"L-3032A538": 0.25})
+    account = Account(**clients).prepare()
+    definition = account.define()
+    account.run(definition)
+    with pytest.raises(ClientError, match="limit on the number of vCPUs"):
+        account.run(definition)
+
+    assert 1 == len(account.spot(definition))
 
 
 @pytest.mark.parametrize(
