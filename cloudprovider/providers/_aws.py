@@ -50,6 +50,8 @@ SKEWED = (
 SKEW_S = 240.0
 #: With what EC2 begins the part of a refusal that only STS can read.
 ENCODED = "Encoded authorization failure message"
+#: The action that a refusal names.
+ACTION = r"perform:? ([a-z0-9-]+:\w+)"
 
 #: Error codes of every service: what they become, and what to do next.
 ERRORS: dict[str, tuple[type[CloudError], str]] = {
@@ -289,16 +291,15 @@ class AWS:
     def _decoded(self, message: str) -> str:
         """EC2's refusal with what its encoded half page says, where we may know it."""
         said, _, encoded = message.partition(ENCODED)
-        if not encoded:
-            return message
+        if not encoded or re.search(ACTION, said):
+            return said.strip()
         try:
             # Not `call`: a refusal of this one is no news.
             answer = self.client("sts").decode_authorization_message(EncodedMessage=encoded.strip(" :"))
             context = json.loads(answer["DecodedMessage"])["context"]
         except Exception:  # noqa: BLE001  (most people may not decode it, and then the text must do)
             return said.strip()
-        denied = f"perform: {context.get('action', '')} on {context.get('resource', 'it')}"
-        return said.strip() if str(context.get("action")) in said else f"{said.strip()} You may not {denied}."
+        return f"{said.strip()} You may not perform: {context['action']} on {context.get('resource', 'it')}."
 
 
 def _session(wanted: str | None) -> Any:
@@ -430,9 +431,9 @@ def _ahead(response: Mapping[str, Any], now: float | None) -> float:
 def _refusal(operation: str, region: str, code: str, said: str, policy: str) -> CloudError:
     """A service's error by its code, by what codes like it have in common, or by its text."""
     kind, advice = ERRORS.get(code) or ERRORS.get(code.partition(".")[0]) or because(said) or (CloudError, "")
-    action = _action(said, operation)
     if advice is SLOWER:  # ECS calls Fargate's quota on vCPUs a throttled call, too
         kind, advice = because(said) or (kind, advice)
+    action = _action(said, operation)
     if advice is POLICY:
         return CredentialsError(
             f"Your AWS credentials may not call {action} in {region}: {_short(said)} "
@@ -442,7 +443,7 @@ def _refusal(operation: str, region: str, code: str, said: str, policy: str) -> 
 
 
 def _action(message: str, operation: str) -> str:
-    found = re.search(r"perform:? ([a-z0-9-]+:\w+)", message)
+    found = re.search(ACTION, message)
     return found.group(1) if found else operation
 
 

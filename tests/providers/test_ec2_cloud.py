@@ -762,9 +762,11 @@ def test_expired_credentials(cloud):
 def test_refusal_that_only_sts_can_read(cloud):
     """EC2's encoded refusal is decoded where that is allowed: the error names the action and on what."""
     provider = prepared()
-    with cloud.inject("denied", operation="CreateFleet"), pytest.raises(Exception, match="Encoded") as caught:
-        request = {"LaunchTemplateConfigs": [], "TargetCapacitySpecification": {"TotalTargetCapacity": 1}}
-        boto3.client("ec2").create_fleet(**request)
+    with (
+        cloud.inject("denied", operation="DescribeKeyPairs"),
+        pytest.raises(Exception, match="Enc") as caught,
+    ):
+        boto3.client("ec2").describe_key_pairs()
     encoded = str(caught.value).partition("message: ")[2]
     short = (
         f"You are not authorized to perform this operation. Encoded authorization failure message: {encoded}"
@@ -774,7 +776,7 @@ def test_refusal_that_only_sts_can_read(cloud):
     ):
         refused = workers(provider, 1).refusal
         assert isinstance(refused, CredentialsError)
-        assert "may not call ec2:CreateFleet" in str(refused)
+        assert "may not call ec2:DescribeKeyPairs" in str(refused)
         with cloud.inject("denied", operation="DecodeAuthorizationMessage"):
             assert "may not call CreateFleet" in str(workers(provider, 1).refusal)
 
