@@ -12,10 +12,10 @@ __version__ = "0.1.0"
 
 #: Public name -> (module, extra that brings what it needs).
 NAMES: dict[str, tuple[str, str | None]] = {
-    "FargateCluster": ("cloudprovider.providers.ecs", "aws"),
-    "ECSCluster": ("cloudprovider.providers.ecs", "aws"),
-    "EC2Cluster": ("cloudprovider.providers.ec2", "aws"),
-    "ProcessCluster": ("cloudprovider.providers.local", None),
+    "FargateCluster": ("cloudprovider.clusters", "aws"),
+    "ECSCluster": ("cloudprovider.clusters", "aws"),
+    "EC2Cluster": ("cloudprovider.clusters", "aws"),
+    "ProcessCluster": ("cloudprovider.clusters", None),
     "Emulator": ("cloudprovider.emulator", "emulator"),
     "CloudCluster": ("cloudprovider.cluster", None),
     "CloudError": ("cloudprovider.errors", None),
@@ -48,6 +48,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from cloudprovider.cluster import CloudCluster
+    from cloudprovider.clusters import EC2Cluster, ECSCluster, FargateCluster, ProcessCluster
     from cloudprovider.emulator import Emulator
     from cloudprovider.errors import (
         AccessError,
@@ -59,9 +60,6 @@ if TYPE_CHECKING:
         CredentialsError,
         QuotaError,
     )
-    from cloudprovider.providers.ec2 import EC2Cluster
-    from cloudprovider.providers.ecs import ECSCluster, FargateCluster
-    from cloudprovider.providers.local import ProcessCluster
 
 
 def __getattr__(name: str) -> Any:

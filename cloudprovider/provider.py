@@ -230,8 +230,12 @@ class Provider(ABC):
         """Remove everything tagged with this cluster, machines first; the landing stays."""
 
     @abstractmethod
+    def expired(self) -> tuple[str, ...]:
+        """The clusters whose `expires` has passed, and that have left something but no live machine."""
+
+    @abstractmethod
     def sweep_expired(self) -> tuple[str, ...]:
-        """Remove what clusters left whose `expires` has passed; return their names."""
+        """Remove what `expired` clusters left; return their names."""
 
     @abstractmethod
     def allow(self, sources: Collection[str]) -> None:

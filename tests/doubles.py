@@ -78,6 +78,9 @@ class MemoryProvider(Provider):
         self.delete(live)
         return Swept(machines=live)
 
+    def expired(self):
+        return ()
+
     def sweep_expired(self):
         return ()
 

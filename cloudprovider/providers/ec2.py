@@ -11,7 +11,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cloudprovider import templates
-from cloudprovider.cluster import CloudCluster
 from cloudprovider.errors import CapacityError, CloudError, QuotaError
 from cloudprovider.provider import Created, Machine, Provider, State, Swept
 from cloudprovider.providers import _aws_ends, _aws_names, _ec2_boot
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from cloudprovider.provider import Identity, Quota
     from cloudprovider.tunnel import Tunnel
 
-__all__ = ["EC2Cluster", "EC2Config", "EC2Provider", "policy"]
+__all__ = ["EC2Config", "EC2Provider", "policy"]
 
 #: Machines of one CreateFleet: what an account may launch at once.
 MAX_CREATE = 1000
@@ -195,12 +194,16 @@ class EC2Provider(Provider):
             return Swept()  # the name may be somebody else's, and nothing under it is ours
         return ends.sweep(self.aws, cluster, self.patience_s)
 
+    def expired(self) -> tuple[str, ...]:
+        """The clusters whose `expires` has passed, and that have left something but no live machine."""
+        return tuple(name for name in ends.expired(self.aws, time.time()) if not self.list(name))
+
     def sweep_expired(self) -> tuple[str, ...]:
-        """Remove what clusters left whose `expires` has passed and that have no live machine."""
-        over = [name for name in ends.expired(self.aws, time.time()) if not self.list(name)]
+        """Remove what `expired` clusters left; return their names."""
+        over = self.expired()
         for name in over:
             ends.sweep(self.aws, name, 1.0)
-        return tuple(over)
+        return over
 
     def allow(self, sources: Collection[str]) -> None:
         """Make the scheduler's ingress rules exactly these CIDR sources."""
@@ -413,17 +416,3 @@ class EC2Provider(Provider):
         if self._zone is None:
             self.list(self.identity.name)
         return (self._zone or plan.zones[0],)
-
-
-class EC2Cluster(CloudCluster):
-    """A Dask cluster on Amazon EC2: machines of any type, on demand or on spare capacity.
-
-    Examples
-    --------
-    >>> from cloudprovider import EC2Cluster
-    >>> with EC2Cluster(instance_type="m7i.xlarge", spot="fallback", n_workers=100) as cluster:  # doctest: +SKIP
-    ...     client = cluster.get_client()
-    """
-
-    config_class = EC2Config
-    provider_class = EC2Provider

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from cloudprovider import tags as ledger
 from cloudprovider import templates
-from cloudprovider.cluster import CloudCluster
 from cloudprovider.config import Spot, gibibytes
 from cloudprovider.errors import CapacityError, CloudError, ConfigError, CredentialsError, QuotaError
 from cloudprovider.images import default_image, require_image
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from cloudprovider.provider import Identity, Quota
     from cloudprovider.tunnel import Tunnel
 
-__all__ = ["ECSCluster", "ECSConfig", "ECSProvider", "FargateCluster", "FargateConfig", "policy"]
+__all__ = ["ECSConfig", "ECSProvider", "FargateConfig", "policy"]
 
 GB = 1024
 #: Fargate's sizes: CPU units -> MiB of memory. The 8 and 16 vCPU sizes need platform version 1.4.0.
@@ -450,12 +449,16 @@ class ECSProvider(Provider):
         place = self._places(cluster)[-1]
         return ends.sweep(self.aws, place, cluster, partial(self._living, [place], cluster), patience_s)
 
+    def expired(self) -> tuple[str, ...]:
+        """The clusters whose `expires` has passed, and that have left something but no live machine."""
+        return tuple(name for name in ends.expired(self.aws, time.time()) if self._is_abandoned(name))
+
     def sweep_expired(self) -> tuple[str, ...]:
-        """Remove what clusters left whose `expires` has passed and that have no live machine."""
-        over = [name for name in ends.expired(self.aws, time.time()) if self._is_abandoned(name)]
+        """Remove what `expired` clusters left; return their names."""
+        over = self.expired()
         for name in over:
             self._sweep(name, 1.0)
-        return tuple(over)
+        return over
 
     def _is_abandoned(self, cluster: str) -> bool:
         try:
@@ -626,31 +629,3 @@ class ECSProvider(Provider):
             include=["TAGS"],
             fine=["ClientException"],
         )
-
-
-class FargateCluster(CloudCluster):
-    """A Dask cluster on AWS Fargate: no machines of yours, billed by the second.
-
-    Examples
-    --------
-    >>> from cloudprovider import FargateCluster
-    >>> with FargateCluster(n_workers=10) as cluster:  # doctest: +SKIP
-    ...     client = cluster.get_client()
-    """
-
-    config_class = FargateConfig
-    provider_class = ECSProvider
-
-
-class ECSCluster(CloudCluster):
-    """A Dask cluster on an Amazon ECS cluster of yours, on its own container instances.
-
-    Examples
-    --------
-    >>> from cloudprovider import ECSCluster
-    >>> with ECSCluster(ecs_cluster="batch", tunnel=True, n_workers=10) as cluster:  # doctest: +SKIP
-    ...     client = cluster.get_client()
-    """
-
-    config_class = ECSConfig
-    provider_class = ECSProvider

@@ -26,7 +26,6 @@ import psutil
 from cloudruntime.boot import BOOT, SCHEDULER, Boot
 
 from cloudprovider import tags as ledger
-from cloudprovider.cluster import CloudCluster
 from cloudprovider.config import Config
 from cloudprovider.errors import CapacityError, CloudError
 from cloudprovider.provider import Created, Identity, Machine, Provider, State, Swept
@@ -35,7 +34,7 @@ from cloudprovider.security import Secrets
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-__all__ = ["LocalConfig", "LocalProvider", "ProcessCluster"]
+__all__ = ["LocalConfig", "LocalProvider"]
 
 #: Seconds a machine may take to end after it was asked to, before it is made to.
 GRACE_S = 5.0
@@ -204,14 +203,16 @@ class LocalProvider(Provider):
         shutil.rmtree(home)
         return Swept(machines=machines, resources=(str(home),))
 
+    def expired(self) -> tuple[str, ...]:
+        known = [(home.name, self._identity(home)) for home in self._homes()]
+        over = [name for name, identity in known if identity and identity.expires < time.time()]
+        return tuple(name for name in over if not self.list(name))
+
     def sweep_expired(self) -> tuple[str, ...]:
-        swept = []
-        for home in self._homes():
-            identity = self._identity(home)
-            if identity and identity.expires < time.time() and not self.list(home.name):
-                self.sweep(home.name)
-                swept.append(home.name)
-        return tuple(swept)
+        over = self.expired()
+        for name in over:
+            self.sweep(name)
+        return over
 
     def logs(self, id: str, lines: int = 100) -> str:
         path = self._home(self.identity.name) / "logs" / f"{id}.log"
@@ -337,17 +338,3 @@ def _write(path: Path, text: str) -> None:
     fresh.touch(mode=0o600)
     fresh.write_text(text)
     fresh.replace(path)
-
-
-class ProcessCluster(CloudCluster):
-    """A cluster of processes on this computer, with everything a cloud's has but the cloud.
-
-    Examples
-    --------
-    >>> from cloudprovider import ProcessCluster
-    >>> with ProcessCluster(n_workers=2) as cluster:  # doctest: +SKIP
-    ...     client = cluster.get_client()
-    """
-
-    config_class = LocalConfig
-    provider_class = LocalProvider
