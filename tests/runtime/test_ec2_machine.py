@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import json
 import os
 import signal
@@ -10,7 +11,8 @@ import time
 
 import psutil
 import pytest
-from cloudruntime import aws, gpus, identity, secrets
+from cloudruntime import aws, gpus, identity, packing, rest, secrets
+from cloudruntime.boot import Boot
 from cloudruntime.exits import Exit
 from cloudruntime.notices import POLL
 from metadata_service import MetadataService
@@ -105,6 +107,38 @@ class TestSecret:
         """A parameter that does not come is an error, not an endless wait."""
         with pytest.raises(ValueError, match=r"does not give /dask/no/machine\. ParameterNotFound"):
             aws.parameters([NAME, "/dask/no/machine"], service.environ, patience_s=0.2)
+
+
+class TestRest:
+    """What of the runtime did not fit into user data comes with the secret."""
+
+    @pytest.mark.parametrize("role", ["scheduler", "worker"])
+    def test_both_together_are_the_whole(self, role, tmp_path):
+        """Early and late modules are those that a role needs, each once, and each a program."""
+        boot = Boot(cluster="it", role=role)
+        first = dict(part.split("\n", 1) for part in bz2.decompress(packing.early(boot)).decode().split("\0"))
+        (tmp_path / rest.REST).write_text(first[rest.REST])
+        bundle = {rest.REST: packing.late("machine"), f"{rest.REST}-{role}": packing.late(role), **BUNDLE}
+        rest.unpack(bundle, str(tmp_path))
+        second = {path.name: path.read_text() for path in tmp_path.glob("*.py")}
+
+        assert not set(first) & set(second)
+        assert {f"{role}.py", "supervisor.py"} <= set(second)
+        assert {"__main__.py", "secrets.py", "aws.py", "rest.py"} <= set(first)
+        for name, source in {**first, **second}.items():
+            assert name == rest.REST or compile(source, name, "exec")
+
+    def test_the_rest_of_another_version_is_refused(self, tmp_path):
+        """Modules of two versions never run together."""
+        (tmp_path / rest.REST).write_text(rest.digest(["one"]))
+        with pytest.raises(ValueError, match="with the version of dask-cloud that made the cluster"):
+            rest.unpack({rest.REST: "another"}, str(tmp_path))
+
+    def test_an_image_that_carries_the_runtime_keeps_its_own(self, tmp_path):
+        """What a secret brings for other images does not replace it."""
+        rest.unpack({rest.REST: packing.late("machine")}, str(tmp_path))
+
+        assert [] == list(tmp_path.iterdir())
 
 
 @pytest.fixture
