@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+#: A series of scenarios is run by the first test that asks for it.
+pytestmark = pytest.mark.timeout(300)
+
 PROGRAM = Path(__file__).with_name("network_scenarios.py")
 #: With a process namespace as well: what is left after a scenario is then seen, and ends with it.
 OWN = ["--net", "--pid", "--fork", "--mount-proc", "--kill-child"]
@@ -80,7 +83,6 @@ def came(report: dict, scenario: str):
     return report[scenario]["came"]
 
 
-@pytest.mark.timeout(300)
 def test_default_cluster_computes(report):
     """Machines have addresses of the VPC and compute; the caller sees the dashboard, by the one rule for its address."""
     told = came(report, "public")
