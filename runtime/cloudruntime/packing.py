@@ -6,6 +6,7 @@ import ast
 import base64
 import bz2
 import functools
+import threading
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -114,9 +115,17 @@ def _compressed(names: frozenset[str], rest: str = "") -> bytes:
     return bz2.compress(text.encode())  # of what every Python has, the best for text of this length
 
 
+#: Threads that parse side by side break each other's count of the depth, at least in Python 3.11, and one of them
+#: gets a SystemError: https://github.com/malthe/chameleon/issues/361, https://github.com/python/cpython/issues/106905
+_parsing = threading.Lock()
+
+
+@functools.cache
 def _bare(source: str) -> str:
     """The same program without what only people and tools read."""
-    return ast.unparse(_Bare().visit(ast.parse(source)))
+    with _parsing:
+        program = ast.parse(source)
+    return ast.unparse(_Bare().visit(program))
 
 
 class _Bare(ast.NodeTransformer):
