@@ -6,7 +6,7 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cloudruntime.exits import explain
+from cloudruntime.exits import REASONS, explain
 
 from cloudprovider.errors import BootError, CloudError
 from cloudprovider.providers import _aws_ends as shared
@@ -46,13 +46,13 @@ NO_ROUTE = (
     "endpoints for SSM, CloudWatch Logs and the registry. Its security groups must let it out, too."
 )
 PULL = (
-    "It could not pull its image. Is image= right? Machines log in to no registry: it must be public, or be on "
-    "the ami= already."
+    "It could not pull its image. Is image= right, and does its registry answer? Machines log in to none: it must "
+    "be public, or be on the ami= already."
 )
 FORBIDDEN = "May the machines' role read the cluster's secret? `dask cloud policy aws-ec2-machine` prints what it needs."
 NO_IMAGE = (
     r"manifest unknown|manifest for .* not found|pull access denied|repository does not exist|name unknown|"
-    r"no basic auth credentials|response.*: (denied|unauthorized)"
+    r"no basic auth credentials|response.*: (denied|unauthorized)|failed to resolve reference|error pulling image"
 )
 TIMEOUTS = (
     r"i/o timeout|dial tcp|deadline exceeded|tls handshake|network is unreachable|no route to host|"
@@ -67,8 +67,8 @@ CAUSES = (
     ),
     (r"toomanyrequests|pull rate limit", "The registry limits anonymous pulls: use a copy of yours."),
     (r"no space left on device", "The image does not fit: pass disk_size= more."),
-    (NO_IMAGE, PULL),
     (TIMEOUTS, NO_ROUTE),
+    (NO_IMAGE, PULL),
     (r"failed to initialize logging driver|the specified log group does not exist", NO_LOG),
     (
         r"docker: (command )?not found|docker\.service (not found|does not exist)",
@@ -77,6 +77,8 @@ CAUSES = (
     (r"AccessDenied|not authorized to perform: ssm:GetParameter", FORBIDDEN),
     (r"could not select device driver|nvidia-container", "The ami= has no drivers for GPUs."),
 )
+#: The exit codes that say why: the runtime's own, and what a killed process has.
+TOLD = {*REASONS, 137} - {0}
 #: How systemd says with which code the first process of our container ended.
 STATUS = re.compile(r"(?:status=|exit(?:ed with)? (?:code|status) )(\d+)")
 
@@ -203,7 +205,7 @@ def diagnosis(machine: Machine, logs: str) -> CloudError:
     """What to tell the user of a machine that ended before Dask answered on it."""
     why = machine.reason or "EC2 gave no reason"
     codes = [int(status) for status in STATUS.findall(logs)]
-    if said := [explain(number) for number in codes if number]:
+    if said := [explain(number) for number in codes if number in TOLD]:
         why = f"{why}; {said[-1]}"
     what = f"The {machine.role} {machine.id} ended before Dask answered on it: {why.rstrip('.')}."
     for pattern, advice in CAUSES:
