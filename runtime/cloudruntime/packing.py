@@ -34,8 +34,8 @@ ROLES = {
 }
 #: Modules that are needed only when the machine has its secrets: they come with them, by the secret.
 LATE = {
-    "machine": ("child.py", "front.py", "supervisor.py"),
-    "scheduler": ("leaving.py", "scheduler.py", "work.py"),
+    "machine": ("child.py", "supervisor.py"),
+    "scheduler": ("leaving.py", "scheduler.py"),
     "worker": ("gpus.py", "notices.py", "worker.py"),
 }
 #: Modules that no machine needs.

@@ -109,7 +109,7 @@ def test_the_rest_of_the_runtime_fits_beside_the_keys():
     assert f"ssm:/dask/{IDENTITY.name}/machine" == boots.secret(carried)
     assert {"machine": keys} == boots.secrets(keys, [carried])
     with pytest.raises(ConfigError, match="elliptic curve"):
-        boots.secrets(json.dumps({"ca": "x" * 3000}), [brought])
+        boots.secrets(json.dumps({"ca": "x" * 4000}), [brought])
 
 
 environments = st.dictionaries(
