@@ -34,7 +34,12 @@ STRANGER = "203.0.113.7"
 #: The services that a machine without a way out calls, and its image's registry.
 SERVICES = ("ssm", "ssmmessages", "logs", "ecr.dkr")
 SERIES = {
-    "fargate": (FargateCluster, SMALL, 10, ("groups", "public", "stranger", "inside", "tunnel", "killed")),
+    "fargate": (
+        FargateCluster,
+        SMALL,
+        10,
+        ("groups", "ways", "public", "stranger", "inside", "tunnel", "killed"),
+    ),
     "ec2": (
         EC2Cluster,
         {"progress": False, "instance_type": "m7i.large"},
@@ -175,6 +180,39 @@ class Scenarios:
                 )
                 told["by its address"] = knock()
                 return told
+
+    def ways(self):
+        """How a subnet's computers get out, and how they are seen."""
+        ec2, subnets = self.ec2, self.ec2.describe_subnets()["Subnets"]
+        vpc = subnets[0]["VpcId"]
+        subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="172.31.240.0/24")["Subnet"]["SubnetId"]
+        table = ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
+        ec2.associate_route_table(RouteTableId=table, SubnetId=subnet)
+        address = ec2.allocate_address(Domain="vpc")
+        gateway = ec2.create_nat_gateway(
+            SubnetId=subnets[0]["SubnetId"], AllocationId=address["AllocationId"]
+        )
+        other = ec2.create_vpc(CidrBlock="172.31.0.0/16")["Vpc"]["VpcId"]
+        other_subnet = ec2.create_subnet(VpcId=other, CidrBlock=subnets[0]["CidrBlock"])["Subnet"]["SubnetId"]
+        with (
+            socket.create_server((HERE, 0)) as listener,
+            self.cloud.inside(subnet) as host,
+            self.cloud.inside(other_subnet) as twin,
+            self.cloud.inside() as first,
+        ):
+            argv = [sys.executable, "-c", KNOCK, HERE, str(listener.getsockname()[1])]
+            without = host.run(argv, capture_output=True).returncode == 0
+            nat = gateway["NatGateway"]["NatGatewayId"]
+            ec2.create_route(RouteTableId=table, DestinationCidrBlock="0.0.0.0/0", NatGatewayId=nat)
+            through = host.run(argv, capture_output=True).returncode == 0
+            listener.settimeout(5)
+            seen_as = listener.accept()[1][0] if through else ""
+            return {
+                "without a route": without,
+                "through the gateway": through,
+                "seen as its address": seen_as == address["PublicIp"],
+                "same address in two VPCs": twin.address == first.address,
+            }
 
     def public(self):
         """The default cluster: who gets where."""

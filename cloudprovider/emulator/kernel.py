@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 CLONE_NEWNET = 0x40000000
 PROGRAMS = ("ip", "nft")
+SYSTEM = "/usr/sbin:/sbin"
 COMMAND_S = 30.0
 PROBE = """
 table inet probe {
@@ -34,7 +35,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def unavailable() -> str:
     """Why this process cannot make networks of its own; empty when it can."""
-    lacking = [program for program in PROGRAMS if shutil.which(program) is None]
+    lacking = [program for program in PROGRAMS if not _found(program)]
     if lacking:
         return f"needs the programs {' and '.join(lacking)} (Debian's packages iproute2 and nftables)"
     try:
@@ -95,13 +96,19 @@ class Namespace:
 
     def _run(self, command: Sequence[str], text: str) -> None:
         """Run a program of the system there, with a text to read."""
+        program, *arguments = command
         done = self.call(
             lambda: subprocess.run(
-                command, input=text, text=True, capture_output=True, timeout=COMMAND_S, check=False
+                [_found(program), *arguments],
+                input=text,
+                text=True,
+                capture_output=True,
+                timeout=COMMAND_S,
+                check=False,
             )
         )
         if done.returncode:
-            raise OSError(done.returncode, f"{done.stderr.strip()[:500]} (at {text[:500]!r})", command[0])
+            raise OSError(done.returncode, f"{done.stderr.strip()[:500]} (at {text[:500]!r})", program)
 
     def configure(self, settings: Mapping[str, int]) -> None:
         """Set what is below `net` of sysctl."""
@@ -117,6 +124,11 @@ class Namespace:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def _found(program: str) -> str:
+    """Where a program of the system's is, also where a user's PATH does not lead; empty when nowhere."""
+    return shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:{SYSTEM}") or ""
 
 
 def _opened() -> int:
