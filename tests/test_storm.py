@@ -13,7 +13,7 @@ from contract import until
 from distributed import Client
 from embedded import SMALL, nothing_left
 
-from cloudprovider import FargateCluster
+from cloudprovider import EC2Cluster, FargateCluster
 from cloudprovider.events import Phase
 
 STORM = Path(__file__).parent.parent / "benchmarks" / "storm.py"
@@ -102,6 +102,26 @@ def test_a_manager_that_attaches_hears_of_notices_from_before(cloud, cluster):
             assert victim not in other.plan
             assert 3 == len(other.plan)
         held.cancel()
+
+
+def test_a_recommendation_ends_a_machine_that_the_cloud_would_not_take(cloud):
+    """A machine that is only at risk empties itself, is replaced, and ends; the scheduler is asked for nothing."""
+    with EC2Cluster(n_workers=2, spot=True, progress=False) as cluster, Client(cluster) as client:
+        client.wait_for_workers(2, timeout=60)
+        assert "on-demand" == cluster.scheduler_machine.market
+        data = client.scatter(list(range(10)))
+        victim = next(iter(cluster.fleet.machines))
+        cloud.interrupt(victim, rebalance=True)
+        until(lambda: victim in cluster.fleet.ended, 60, "the machine has ended")
+        until(lambda: 2 == len(cluster.fleet.staying.keys() & cluster._arrived()), 60, "another is here")
+        assert list(range(10)) == client.gather(data)
+
+    [notice] = events(cluster, Phase.notice, victim)
+    [drained] = events(cluster, Phase.drained, victim)
+    assert "rebalance recommendation" in notice.facts["reason"]
+    assert 5 == drained.facts["moved"]
+    assert ["spot"] == ordered_after(cluster, notice)
+    assert [] == cluster.events.of(Phase.lost)
 
 
 def test_a_storm_loses_nothing(tmp_path):
