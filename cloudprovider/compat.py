@@ -73,6 +73,19 @@ def _on_containers(mounts: Any) -> Mapping[str, Any]:
     return {"task_definition_args": {"containerDefinitions": [{"mountPoints": mounts}]}}
 
 
+def _script(commands: Any) -> Mapping[str, Any]:
+    return {"user_data": "\n".join(["#!/bin/sh", *commands])}
+
+
+def _monitored(detailed: Any) -> Mapping[str, Any]:
+    both = {"Monitoring": {"Enabled": True}}
+    return {"instance_args": both, "launch_template_args": both} if detailed else {}
+
+
+def _profile(profile: Any) -> Any:
+    return profile.get("Arn") or profile.get("Name") if isinstance(profile, dict) else profile
+
+
 #: What FargateCluster and ECSCluster have in common.
 TASKS = {
     "aws_access_key_id": refused("let the AWS SDK find your credentials: AWS_ACCESS_KEY_ID or a profile."),
@@ -111,6 +124,14 @@ TASKS = {
     "workers_name_step": without_effect(),
 }
 
+#: What runs on machines anyway, by its names there.
+WORKERS = (
+    "dask.distributed.Nanny",
+    "dask_cuda.CUDAWorker",
+    "dask_cuda.cli",
+    "distributed.Nanny",
+    "distributed.cli.dask_worker",
+)
 #: By our section in Dask config: dask-cloudprovider's keyword, and what becomes of it.
 TABLES: dict[str, dict[str, Rule]] = {
     "fargate": {
@@ -119,6 +140,28 @@ TABLES: dict[str, dict[str, Rule]] = {
         "fargate_spot": renamed("spot"),
         "fargate_workers": refused("use ECSCluster for container instances of your own.", True),
         "worker_gpu": refused("Fargate has no GPUs: use ECSCluster.", 0),
+    },
+    "ec2": {
+        "auto_shutdown": refused("set the leases: idle_timeout=, max_lifetime= and the like.", True),
+        "availability_zone": renamed("zones"),
+        "bootstrap": without_effect(),
+        "debug": without_effect(),
+        "docker_args": refused("leave it out: the container has the machine's network and disks.", ""),
+        "docker_image": renamed("image"),
+        "enable_detailed_monitoring": Rule(into=_monitored),
+        "env_vars": renamed("environment"),
+        "extra_bootstrap": Rule(into=_script),
+        "filesystem_size": renamed("disk_size"),
+        "iam_instance_profile": renamed("role", _profile),
+        "instance_tags": renamed("tags"),
+        "protocol": refused("leave it out: every connection is mutual TLS.", "tls"),
+        "silence_logs": without_effect(),
+        "subnet_id": renamed("subnets"),
+        "use_private_ip": Rule(into=lambda private: {"public": False} if private else {}),
+        "volume_tags": renamed("tags"),
+        "worker_class": refused("leave it out: GPUs get dask-cuda's worker by themselves.", *WORKERS),
+        "worker_instance_type": renamed("instance_type"),
+        "worker_module": refused("leave it out: GPUs get dask-cuda's worker by themselves.", *WORKERS),
     },
     "ecs": {
         **TASKS,
@@ -139,7 +182,7 @@ SHARED: dict[str, tuple[Callable[[Any, bool], bool], Rule]] = {
     "worker_cpu": (lambda value, _: _thousands(value), renamed("worker_cpu", vcpus)),
 }
 SMALLEST = 128  # 1/1024 vCPU; ECS takes nothing smaller, and nothing here has as many vCPUs
-NAMES = {"fargate": "FargateCluster", "ecs": "ECSCluster"}
+NAMES = {"fargate": "FargateCluster", "ecs": "ECSCluster", "ec2": "EC2Cluster"}
 
 
 def _thousands(value: Any) -> bool:

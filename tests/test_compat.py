@@ -84,13 +84,13 @@ def quietly(cloud, **options):
 
 def our_options(cloud):
     """The names of a cloud's options."""
-    from cloudprovider.providers import ecs
+    from cloudprovider.providers import ec2, ecs
 
-    config = {"fargate": ecs.FargateConfig, "ecs": ecs.ECSConfig}[cloud]
+    config = {"fargate": ecs.FargateConfig, "ecs": ecs.ECSConfig, "ec2": ec2.EC2Config}[cloud]
     return set(inspect.signature(config).parameters)
 
 
-@pytest.mark.parametrize("cloud", TABLES)
+@pytest.mark.parametrize("cloud", ["fargate", "ecs"])
 def test_every_keyword_has_a_rule(cloud):
     """Whoever changes the import line meets no unknown keyword."""
     ours = our_options(cloud)
@@ -104,8 +104,75 @@ def test_every_keyword_has_a_rule(cloud):
 @pytest.mark.parametrize("cloud", TABLES)
 def test_every_translation_is_an_option(cloud):
     """The table does not name what is not there."""
-    for rule in TABLES[cloud].values():
-        assert rule.refuse or set(rule.into(1024)) <= our_options(cloud)
+    for name, rule in TABLES[cloud].items():
+        value = ["echo"] if name == "extra_bootstrap" else 1024
+        assert rule.refuse or set(rule.into(value)) <= our_options(cloud)
+
+
+#: The keywords of EC2Cluster and of VMCluster in dask-cloudprovider 2025.9.0.
+MACHINES = [
+    "ami", "auto_shutdown", "availability_zone", "bootstrap", "debug", "docker_args", "docker_image",
+    "enable_detailed_monitoring", "env_vars", "extra_bootstrap", "filesystem_size", "iam_instance_profile",
+    "instance_tags", "instance_type", "key_name", "n_workers", "protocol", "region", "scheduler_instance_type",
+    "scheduler_options", "security", "security_groups", "silence_logs", "spot", "subnet_id", "use_private_ip",
+    "volume_tags", "vpc", "worker_class", "worker_instance_type", "worker_module", "worker_options",
+]  # fmt: skip
+
+
+def test_every_keyword_of_machines_has_a_rule():
+    """Whoever changes the import line of EC2Cluster meets no unknown keyword."""
+    ours = our_options("ec2")
+    assert set(TABLES["ec2"]) <= set(MACHINES)
+    assert set(MACHINES) - set(TABLES["ec2"]) <= ours
+    assert not set(TABLES["ec2"]) & ours
+
+
+def test_a_typical_call_of_machines():
+    """A cluster on EC2 of dask-cloudprovider's documentation starts after its import line has changed."""
+    theirs = {
+        "docker_image": "rapidsai/base:1",
+        "instance_type": "g4dn.xlarge",
+        "worker_class": "dask_cuda.CUDAWorker",
+        "bootstrap": False,
+        "filesystem_size": 120,
+        "env_vars": {"A": "1"},
+        "availability_zone": "us-east-1a",
+        "iam_instance_profile": {"Name": "mine"},
+        "instance_tags": {"team": "a"},
+        "volume_tags": {"team": "a"},
+        "extra_bootstrap": ["echo hello"],
+        "enable_detailed_monitoring": True,
+        "n_workers": 2,
+    }
+    monitored = {"Monitoring": {"Enabled": True}}
+    expected = {
+        "image": "rapidsai/base:1",
+        "instance_type": "g4dn.xlarge",
+        "disk_size": 120,
+        "environment": {"A": "1"},
+        "zones": "us-east-1a",
+        "role": "mine",
+        "tags": {"team": "a"},
+        "user_data": "#!/bin/sh\necho hello",
+        "instance_args": monitored,
+        "launch_template_args": monitored,
+        "n_workers": 2,
+    }
+    assert expected == quietly("ec2", **theirs)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"auto_shutdown": False}, "idle_timeout"),
+        ({"protocol": "tcp"}, "TLS"),
+        ({"docker_args": "-v x"}, "disks"),
+    ],
+)
+def test_machines_that_cannot_be_translated(options, said):
+    """What has no equal on EC2 is refused with what to do instead."""
+    with pytest.raises(ConfigError, match=said):
+        quietly("ec2", **options)
 
 
 def test_a_typical_call():
