@@ -129,6 +129,7 @@ class Leavers:
         self.known: dict[str, Leaver] = {}
         self._asked: dict[TaskState, tuple[WorkerState, Leaver, float]] = {}
         self._costs: dict[TaskState, float] = {}
+        self._staying: set[WorkerState] = set()
         self._draining: asyncio.Task[None] | None = None
 
     def notice(self, machine: str, reason: str, within_s: float) -> Leaver:
@@ -176,13 +177,14 @@ class Leavers:
         for ws in self.scheduler.workers.values():
             if (machine := machine_of(ws.name, leaving)) is not None:
                 workers[machine].append(ws)
+        self._staying = {ws for ws in self.scheduler.workers.values() if self._stays(ws)}
         for machine, leaver in leaving.items():
             for ws in workers[machine]:
                 self._pause(leaver, ws)
                 self._reschedule(leaver, ws)
             if workers[machine]:
                 keys = {ts for ws in workers[machine] for ts in ws.has_what}
-                leaver.homeless = [ts for ts in keys if not self._home(ts)]
+                leaver.homeless = [ts for ts in keys if self._staying.isdisjoint(ts.who_has or ())]
         self._note_arrivals()
         self._copy([leaver for machine, leaver in leaving.items() if workers[machine]])
         for machine, leaver in leaving.items():
@@ -226,9 +228,6 @@ class Leavers:
     def _stays(self, ws: WorkerState) -> bool:
         """Whether a worker is none that leaves, for whatever reason."""
         return ws.status in (Status.running, Status.paused) and machine_of(ws.name, self.known) is None
-
-    def _home(self, ts: TaskState) -> bool:
-        return any(self._stays(ws) for ws in ts.who_has or ())
 
     def _note_arrivals(self) -> None:
         """Count copies that have come, and give up those that have not in their time."""
@@ -281,7 +280,7 @@ class Leavers:
 
     def _copy(self, leavers: Iterable[Leaver]) -> None:
         """Ask for copies, the most valuable first, of those who have the most room."""
-        room = {ws: _limit(ws) - ws.memory.optimistic for ws in self.scheduler.running if self._stays(ws)}
+        room = {ws: _limit(ws) - ws.memory.optimistic for ws in self.scheduler.running & self._staying}
         for ts, (ws, _, _) in self._asked.items():
             if ws in room:
                 room[ws] -= ts.nbytes
