@@ -68,6 +68,8 @@ class Timeline:
         Worker machines that the start asked for, and those that Dask saw.
     connected
         Whether the scheduler has answered.
+    notices
+        Machines that the cloud wanted back before the start was over.
     """
 
     began: float | None = None
@@ -76,6 +78,7 @@ class Timeline:
     wanted: int = 0
     arrived: int = 0
     connected: bool = False
+    notices: int = 0
 
     @property
     def seconds(self) -> float | None:
@@ -84,7 +87,8 @@ class Timeline:
 
     def __repr__(self) -> str:
         took = "under way" if self.seconds is None else f"{self.seconds:.1f} s"
-        return f"<Timeline: {took}, {self.arrived} of {self.wanted} workers>"
+        taken = f", {self.notices} with a notice" if self.notices else ""
+        return f"<Timeline: {took}, {self.arrived} of {self.wanted} workers{taken}>"
 
     def __rich__(self) -> RenderableType:
         return table(self)
@@ -97,6 +101,7 @@ class Timeline:
             "seconds": self.seconds,
             "wanted": self.wanted,
             "arrived": self.arrived,
+            "notices": self.notices,
             "steps": [
                 {
                     "name": step.name,
@@ -122,13 +127,15 @@ def timeline(events: Iterable[Event]) -> Timeline:
     steps = tuple(sorted(_steps(marks), key=lambda step: step.start))
     ends = [step.end for step in steps]
     arrivals = _arrivals(log)
+    ended = max((end for end in ends if end is not None), default=None) if None not in ends else None
     return Timeline(
         began=log[0].time,
-        ended=max((end for end in ends if end is not None), default=None) if None not in ends else None,
+        ended=ended,
         steps=steps,
         wanted=_wanted(log),
         arrived=max((_count(event) for event in arrivals), default=0),
         connected="connected" in marks,
+        notices=sum(ended is None or notice.time <= ended for notice in _of(log, Phase.notice)),
     )
 
 

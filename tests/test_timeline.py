@@ -50,6 +50,16 @@ def test_each_step_has_its_seconds():
     } == spans(timeline(START))
 
 
+def test_notices_during_the_start_are_counted():
+    """A timeline says how many machines the cloud wanted back while the start was under way, and no more."""
+    noticed = [event(9.7, Phase.notice, market="spot"), event(30.0, Phase.notice, market="spot")]
+    whole = timeline(sorted([*START, *noticed], key=lambda event: event.time))
+
+    assert 1 == whole.notices == whole.as_json()["notices"]
+    assert "<Timeline: 11.0 s, 3 of 3 workers, 1 with a notice>" == repr(whole)
+    assert "<Timeline: 11.0 s, 3 of 3 workers>" == repr(timeline(START))
+
+
 def test_the_whole_is_from_the_first_event_to_the_last_arrival():
     """The start took what the user waited, with all workers in it."""
     whole = timeline(START)
