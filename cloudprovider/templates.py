@@ -28,7 +28,7 @@ HOLES = {
     "cluster": r"[a-z0-9-]{1,40}",
     "compatibility": r"FARGATE|EC2",
     "cpu": r"[1-9]\d{0,5}",
-    "devices": r"(--gpus all)?",
+    "devices": r"(--gpus (all|[1-9]\d?))?",
     "disks": r"/dev/disk/by-id/[\w.*-]+",
     "ecs_cluster": r"[A-Za-z0-9_-]{1,255}|\*",
     "environment": BASE64,

@@ -77,7 +77,7 @@ def user_data(
     values = {
         "cloud": "ec2",
         "cluster": identity.name,
-        "devices": "--gpus all" if gpus else "",
+        "devices": f"--gpus {gpus}" if gpus else "",
         "disks": DISKS,
         "expires": str(identity.expires),
         "image": boot.image,

@@ -154,7 +154,7 @@ def test_gpus_are_given_to_the_container():
     """Only where there are any, since the engine refuses the option otherwise."""
     unit = "/etc/systemd/system/dask-cloud.service"
 
-    assert b"--gpus all" in files(made(gpus=4))[unit]
+    assert b"--gpus 4 " in files(made(gpus=4))[unit]
     assert b"--gpus" not in files(made())[unit]
 
 
@@ -284,6 +284,13 @@ def test_too_much_is_refused_before_any_call():
     assert "EC2 takes 16384" in str(error.value)
     assert "carries the runtime" in str(error.value)
     boots.check(dataclasses.replace(config, user_data=SCRIPT), [boot])
+
+
+def test_an_environment_made_on_the_machine_is_refused():
+    """Machines run containers; the error comes before any call and names what to pass instead."""
+    config, boot = boot_for("worker", image="", boot="uv", lock="uv.lock")
+    with pytest.raises(ConfigError, match="pass image="):
+        boots.check(config, [dataclasses.replace(boot, secret=boots.secret(boot))])
 
 
 # -- cloud-init's and systemd's own opinions ------------------------------------------------------------
