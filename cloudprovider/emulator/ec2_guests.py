@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cloudprovider.emulator.ec2_machine import LiveInstance
 
 NO_GROUP = "api error ResourceNotFoundException: The specified log group does not exist."
+POLL_S = 5.0  # how often a machine looks for notices
 CONSOLE_LINES = 2000  # GetConsoleOutput keeps the last 64 KB
 
 
@@ -93,6 +94,7 @@ class Guests:
             environ={
                 **account.network.ec2_environ(account.endpoint, instance.id),
                 "AWS_ENDPOINT_URL": account.endpoint,  # how the emulated cloud is reached from within it
+                "DASK_CLOUD_POLL_S": f"{max(0.2, POLL_S * account.timers.scale):g}",  # a notice is as short as its time
             },
             console=functools.partial(self._heard, instance),
             logs=functools.partial(self._log, instance),
