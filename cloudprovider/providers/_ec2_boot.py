@@ -19,6 +19,7 @@ from cloudprovider.provider import Identity
 from cloudprovider.providers._aws_landing import LOG_GROUP
 from cloudprovider.providers._aws_names import ROLES, parameter
 from cloudprovider.providers._cloud_init import merged, ours
+from cloudprovider.providers._ec2_names import log_stream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,11 +48,6 @@ RUNTIME = "/run/dask-cloud/runtime"
 INSTANCE_ID = "`cat /var/lib/cloud/data/instance-id`"
 # Which names instance store volumes have: https://docs.aws.amazon.com/ebs/latest/userguide/nvme-ebs-volumes.html
 DISKS = "/dev/disk/by-id/nvme-Amazon_EC2_NVMe_Instance_Storage_*"
-
-
-def log_stream(cluster: str, id: str) -> str:
-    """The log stream of one machine."""
-    return f"{cluster}/{id}"
 
 
 def user_data(
