@@ -110,7 +110,7 @@ def _whole(values: Mapping[str, str], boot: Boot, runtime: tuple[str, bytes], ow
 
 
 def _too_large(size: int, parts: Mapping[str, int]) -> ConfigError:
-    of = ", ".join(f"{bytes} bytes of {what}" for what, bytes in parts.items() if bytes > 0)
+    of = ", ".join(f"{part} bytes of {what}" for what, part in parts.items() if part > 0)
     advice = "Make user_data= and environment= smaller: what is large belongs into the image or a bucket."
     if parts["the runtime"] > 0:
         advice += f" An image that carries the runtime, such as one called {OFFICIAL}, saves its part."
