@@ -12,6 +12,7 @@ import boto3
 import pytest
 from contract import until
 
+from cloudprovider import EC2Cluster
 from cloudprovider import tags as ledger
 from cloudprovider.emulator import Emulator
 from cloudprovider.emulator.permissions import PREFIXES
@@ -19,7 +20,7 @@ from cloudprovider.errors import CapacityError, CloudError, ConfigError, Credent
 from cloudprovider.events import Events
 from cloudprovider.fleet import Fleet
 from cloudprovider.provider import State
-from cloudprovider.providers.ec2 import EC2Cluster, EC2Config, EC2Provider, policy
+from cloudprovider.providers.ec2 import EC2Config, EC2Provider, policy
 from cloudprovider.providers.ecs import ECSProvider, FargateConfig
 from cloudprovider.security import make_secrets
 
