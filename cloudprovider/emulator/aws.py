@@ -114,10 +114,11 @@ def import_moto(network: Network) -> Moto:
     os.environ.update(SETTINGS)
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-    from cloudprovider.emulator import ec2, ecs_state
+    from cloudprovider.emulator import ec2, ecs_state, iam
 
     ec2.install(network)
     ecs_state.install()
+    iam.install()
     return Moto(DomainDispatcherApplication(create_backend_app))
 
 

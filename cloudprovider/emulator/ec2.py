@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from moto.ec2 import ec2_backends
 from moto.ec2.exceptions import DependencyViolationError
@@ -26,6 +27,7 @@ class LiveEC2(EC2Backend):  # type: ignore[misc]
     """moto's EC2 with a default VPC and public addresses that lead to machines, and a way to the internet."""
 
     network: Network
+    own_images: ClassVar[dict[str, list[Any]]] = {}
     launcher: Any  # starts instances: told the region, the parameters of RunInstances, and how many
 
     def __init__(self, region_name: str, account_id: str) -> None:
@@ -33,6 +35,18 @@ class LiveEC2(EC2Backend):  # type: ignore[misc]
         super().__init__(region_name, account_id)
         for image in self.amis.values():
             enliven(image)
+
+    def _load_amis(self) -> None:
+        """AWS's thousand images, which moto makes once a process and region."""
+        if self.region_name not in self.own_images:
+            super()._load_amis()
+            self.own_images[self.region_name] = list(self.amis.values())
+        for made in self.own_images[self.region_name]:
+            image, snapshot = copy.copy(made), copy.copy(made.ebs_snapshot)
+            image.ec2_backend = snapshot.ec2_backend = self
+            image.launch_permissions, image.ebs_snapshot = [*made.launch_permissions], snapshot
+            self.amis[image.id] = image
+            self.snapshots[snapshot.id] = snapshot
 
     def run_instances(
         self, image_id: str, count: int, user_data: Any, security_group_names: list[str], **options: Any

@@ -1,0 +1,43 @@
+"""moto's IAM, made anew in milliseconds: a test's account begins with AWS's thousand own policies."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from typing import Any
+
+from moto.iam import iam_backends
+from moto.iam.models import IAMBackend
+
+PARTITION = "aws"
+
+
+class LiveIAM(IAMBackend):  # type: ignore[misc]
+    """moto's IAM whose policies of AWS's own are parsed once a process."""
+
+    def _init_aws_policies(self) -> list[Any]:
+        # moto asks the backend of every partition whose access key it is; the others have no policies here.
+        if self.region_name != PARTITION:
+            return []
+        return [copy.copy(policy) for policy in _own(self.account_id)]
+
+    def parsed(self) -> list[Any]:
+        """AWS's own policies, which takes moto a fifth of a second."""
+        policies: list[Any] = super()._init_aws_policies()
+        return policies
+
+
+LiveIAM.__module__ = IAMBackend.__module__  # moto finds its URLs through the module's name
+
+
+@functools.cache
+def _own(account: str) -> list[Any]:
+    backend = LiveIAM.__new__(LiveIAM)
+    backend.region_name, backend.account_id = PARTITION, account
+    return backend.parsed()
+
+
+def install() -> None:
+    """Make moto's IAM quick in this process."""
+    iam_backends.clear()
+    iam_backends.backend = LiveIAM
