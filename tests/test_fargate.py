@@ -166,7 +166,7 @@ def test_spot_interruption_is_survived(cloud):
         futures = client.scatter(list(range(10)), hash=False)
         victim = next(m.id for m in cloud.machines() if m.market == "spot" and m.state == "RUNNING")
         cloud.interrupt(victim)
-        until(lambda: cluster.events.of(Phase.lost), 60, "the loss is noticed")
+        until(lambda: victim in cluster.fleet.ended, 60, "the machine has ended")
         until(lambda: len(cluster.observed - {victim}) == 2, 60, "another connects")
         assert list(range(10)) == client.gather(futures)
         assert {"on-demand"} == {m.market for m in cloud.machines() if m.tags["dask-role"] == "scheduler"}
