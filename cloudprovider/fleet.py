@@ -29,6 +29,8 @@ __all__ = ["Fleet", "Notice"]
 
 #: Seconds between looks while no more than this share of one look is on its way.
 LOOK_S, FEW = 2.0, 0.5
+#: Share of how long they have been looked for after which they are looked at again, and the longest pause.
+AGAIN, LONGEST_LOOK_S = 0.5, 15.0
 #: Boots in a row that may fail with no arrival between them.
 TRIES = 3
 #: Seconds of the first pause after a refusal, and of the longest.
@@ -97,7 +99,8 @@ class Fleet:
         self._failed_boots = 0
         self._refusals = 0
         self._not_before = 0.0
-        self._next_look = 0.0
+        self._next_look = self._last_look = self._looking_since = 0.0
+        self._looking_for: set[str] = set()
         self._looked: dict[str, float] = {}
         self._parted: dict[str, float] = {}
         self._over: dict[str, float] = {}
@@ -235,11 +238,20 @@ class Fleet:
         """Describe machines that Dask does not see, a batch a look, longest not looked at first."""
         now = self._clock()
         unseen = self._unseen()
+        # Large fleets are looked at in turn, and with fewer calls a machine than small ones.
+        pause = LOOK_S * max(1.0, len(unseen) / (FEW * self.provider.look))
+        if new := set(unseen) - self._looking_for:
+            # Who vanished may be gone; who was ordered a moment ago boots.
+            booting = min(self._ordered.get(id, now) for id in new) + pause
+            soon = self._last_look + LOOK_S if new & self._missed else booting
+            self._next_look = min(self._next_look, soon) if self._looking_for else soon
+            self._looking_since = now
+        self._looking_for = set(unseen)
         if not unseen or now < self._next_look:
             return
         batch = sorted(unseen, key=lambda id: self._looked.get(id, -1.0))[: self.provider.look]
-        # Large fleets are looked at in turn, and with fewer calls a machine than small ones.
-        self._next_look = now + LOOK_S * max(1.0, len(unseen) / (FEW * self.provider.look))
+        self._last_look = now
+        self._next_look = now + max(pause, min(AGAIN * (now - self._looking_since), LONGEST_LOOK_S))
         self._looked.update(dict.fromkeys(batch, now))
         for machine in self.provider.describe(batch):
             if machine.id not in self.machines:

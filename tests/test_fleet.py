@@ -207,6 +207,30 @@ def test_thousand_machines_are_looked_at_in_turn(provider, clock):
     assert provider.calls["describe"] < 10
 
 
+def test_machines_that_boot_long_are_looked_at_ever_less_often(fleet, provider, clock):
+    """While five machines boot for a minute they are looked at eight times, not thirty."""
+    fleet.ask(5)
+    for _ in range(120):
+        step(fleet, clock, seconds=0.5)
+
+    assert 8 == provider.calls["describe"]
+
+
+def test_a_machine_that_vanishes_is_looked_at_at_once(fleet, provider, clock):
+    """However long others have been booting, the loss of a machine that Dask had seen is noticed in two seconds."""
+    fleet.ask(5)
+    step(fleet, clock)
+    victim, *others = sorted(fleet.machines)
+    for _ in range(60):
+        step(fleet, clock, arrived=[victim], seconds=1.0)
+    provider.end(victim, "host failed")
+    for _ in range(2):
+        step(fleet, clock, seconds=1.0)
+
+    assert [victim] == list(fleet.ended)
+    assert {*others} < fleet.machines.keys()
+
+
 def test_stop_ends_a_large_order_at_the_next_wave(provider, clock):
     """A fleet that is stopped while it orders makes no further wave."""
     fleet = make(provider, clock)
