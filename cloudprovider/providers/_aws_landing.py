@@ -6,7 +6,6 @@ already, which is fine. What the user names is used as it is and never made.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -159,16 +158,16 @@ def role(aws: AWS, name: str, ours: Role | None, log_group: str) -> tuple[str, b
     if not found and ours:
         found = aws.call("iam", "create_role", fine=["EntityAlreadyExists"], **ours.request)
         found = found or aws.call("iam", "get_role", RoleName=name)
-    fresh = is_young(found["Role"]["CreateDate"])
+    fresh = is_young(aws, found["Role"]["CreateDate"])
     if ours and ours.policy and fresh:
         text = templates.render(ours.policy, partition=aws.partition, account="*", log_group=log_group)
         aws.call("iam", "put_role_policy", RoleName=name, PolicyName=name, PolicyDocument=text)
     return str(found["Role"]["Arn"]), fresh
 
 
-def is_young(born: datetime) -> bool:
-    """Whether what IAM has was made so recently that not all of AWS may know it."""
-    return time.time() - born.timestamp() < YOUNG_S
+def is_young(aws: AWS, born: datetime) -> bool:
+    """Whether what IAM has was made so recently, by its own clock, that not all of AWS may know it."""
+    return aws.now() - born.timestamp() < YOUNG_S
 
 
 def network_and_groups(aws: AWS, config: AWSConfig) -> tuple[Network, tuple[str, ...]]:

@@ -84,7 +84,7 @@ def _profile(aws: AWS, role: Role, log_group: str) -> bool:
     request = {"InstanceProfileName": role.name}
     found = aws.call("iam", "get_instance_profile", fine=["NoSuchEntity"], **request)
     profile = found.get("InstanceProfile", {})
-    if profile.get("Roles") and not shared.is_young(profile["CreateDate"]):
+    if profile.get("Roles") and not shared.is_young(aws, profile["CreateDate"]):
         return False
     shared.role(aws, role.name, role, log_group)
     if not profile:
