@@ -10,8 +10,12 @@ import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cloudprovider.emulator.room import search_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 NAME, VERSION = "dask-cloudprovider", "2025.9.0"
 #: With the same Dask as ours, of which it is told by its image.
@@ -48,13 +52,14 @@ def folder() -> Path:
     return Path(tempfile.gettempdir()) / f"dask-cloud-benchmarks-{owner}"
 
 
-def python() -> Path:
-    """The interpreter of its environment, which is made by the first who asks, and kept."""
-    home = folder() / NAME
+def python(*more: str) -> Path:
+    """The interpreter of its environment, with what else it needs: made by the first who asks, and kept."""
+    home = folder() / "-".join([NAME, *more])
     executable, ready = home / "bin" / "python", home / "ready"
-    wanted = " ".join(PACKAGES)
+    packages = (*PACKAGES, *more)
+    wanted = " ".join(packages)
     if not (ready.exists() and ready.read_text(encoding="utf-8") == wanted):
-        for command in _commands(home, executable):
+        for command in _commands(home, executable, packages):
             done = subprocess.run(command, check=False, capture_output=True, text=True)
             if done.returncode:
                 raise SystemExit(f"{NAME} could not be installed from PyPI:\n{done.stderr[-2000:]}")
@@ -62,16 +67,16 @@ def python() -> Path:
     return executable
 
 
-def _commands(home: Path, executable: Path) -> list[list[str | Path]]:
+def _commands(home: Path, executable: Path, packages: Iterable[str]) -> list[list[str | Path]]:
     """What makes its environment: uv where there is one, else the interpreter's own tools."""
     if uv := shutil.which("uv"):
         return [
             [uv, "venv", "--clear", "--python", sys.executable, home],
-            [uv, "pip", "install", "--python", executable, *PACKAGES],
+            [uv, "pip", "install", "--python", executable, *packages],
         ]
     return [
         [sys.executable, "-m", "venv", "--clear", home],
-        [executable, "-m", "pip", "install", "--disable-pip-version-check", *PACKAGES],
+        [executable, "-m", "pip", "install", "--disable-pip-version-check", *packages],
     ]
 
 
