@@ -12,12 +12,13 @@ import boto3
 import pytest
 from contract import until
 
+from cloudprovider import FargateCluster
 from cloudprovider import tags as ledger
 from cloudprovider.emulator import Emulator
 from cloudprovider.emulator.permissions import PREFIXES
 from cloudprovider.errors import CapacityError, CloudError, ConfigError, CredentialsError, QuotaError
 from cloudprovider.provider import State
-from cloudprovider.providers.ecs import ECSConfig, ECSProvider, FargateCluster, FargateConfig, policy
+from cloudprovider.providers.ecs import ECSConfig, ECSProvider, FargateConfig, policy
 from cloudprovider.quotas import Limits
 from cloudprovider.security import make_secrets
 
