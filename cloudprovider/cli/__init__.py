@@ -1,0 +1,73 @@
+"""`dask cloud ...`, the command line; `dask-cloud` is the same.
+
+A command's module is imported when the command is used: listing clusters imports neither an emulator nor
+`distributed`. What scripts can rely on: a command ends with 0 when it did what was asked, with 1 and one
+message when that was refused or failed, and with 2 when it was called wrongly.
+"""
+
+from __future__ import annotations
+
+import importlib
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["cloud"]
+
+#: Where each command is.
+COMMANDS = {
+    "demo": "cloudprovider.cli.offline:demo",
+    "down": "cloudprovider.cli.ending:down",
+    "emulate": "cloudprovider.emulator.__main__:emulate",
+    "list": "cloudprovider.cli.looking:list_clusters",
+    "logs": "cloudprovider.cli.logs:logs",
+    "open": "cloudprovider.cli.managing:open_pages",
+    "policy": "cloudprovider.cli.offline:policy",
+    "price": "cloudprovider.cli.price:price",
+    "scale": "cloudprovider.cli.managing:scale",
+    "show": "cloudprovider.cli.looking:show",
+    "sweep": "cloudprovider.cli.ending:sweep",
+}
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Show what a cloud refused as one message, without a traceback."""
+    from cloudprovider.errors import CloudError
+
+    try:
+        yield
+    except BrokenPipeError:  # who read what we wrote has gone: click's own matter
+        raise
+    except (CloudError, ImportError, OSError) as error:
+        raise click.ClickException(f"{type(error).__name__}: {error}") from error
+
+
+class Commands(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  (click's signature)
+        """The commands' names."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """One command, imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command."""
+        with plain_errors():
+            return super().invoke(ctx)
+
+
+@click.group(cls=Commands)
+def cloud() -> None:
+    """Dask clusters on any cloud."""

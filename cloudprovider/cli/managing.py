@@ -1,0 +1,106 @@
+"""`open` and `scale`: what takes a manager, which attaches, does it, and lets go."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cloudprovider import discovery
+from cloudprovider.cli.finding import Where, cloud_option, json_option, region_option
+from cloudprovider.cli.text import counted
+from cloudprovider.errors import CloudError
+from cloudprovider.events import Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cloudprovider.cli.finding import Home
+
+__all__ = ["attached", "open_pages", "scale"]
+
+
+@contextmanager
+def attached(home: Home) -> Iterator[Any]:
+    """The cluster with a manager of ours, which leaves it running."""
+    cls = discovery.cluster_class(home.cloud)
+    cluster = cls.from_name(home.name, progress=False, shutdown_on_close=False, **home.options)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@click.command("open")
+@click.argument("name")
+@click.argument("page", type=click.Choice(["dashboard", "jupyter"]), default="dashboard")
+@cloud_option
+@region_option
+@click.option("--no-browser", is_flag=True, help="Only print the address.")
+@json_option
+def open_pages(
+    name: str, page: str, clouds: tuple[str, ...], region: str | None, *, no_browser: bool, as_json: bool
+) -> None:
+    """Serve the dashboard, or Jupyter, of cluster NAME on this computer until Ctrl-C."""
+    with interrupted_by_sigterm(), attached(Where(clouds, region).home(name)) as cluster:
+        over = threading.Event()
+        cluster.events.listen(lambda event: over.set() if _is_end(event, cluster) else None)
+        link = cluster.jupyter_link if page == "jupyter" else cluster.dashboard_link
+        if not link:
+            raise CloudError(f"Cluster {name!r} serves no {page}{_advice(page)}.")
+        click.echo(json.dumps({"cluster": name, "page": page, "url": link}) if as_json else link)
+        click.echo("Ctrl-C ends this page, not the cluster.", err=True)
+        if not no_browser:
+            click.launch(link)
+        try:
+            while not over.wait(1.0):  # without a limit Ctrl-C would not end it on Windows
+                pass
+        except KeyboardInterrupt:
+            return
+        raise CloudError(cluster.events.of(Phase.lost)[-1].message)
+
+
+def _is_end(event: Any, cluster: Any) -> bool:
+    return event.phase is Phase.lost and event.machine == cluster.scheduler_machine.id
+
+
+def _advice(page: str) -> str:
+    return ": it was started without jupyter=True" if page == "jupyter" else ""
+
+
+@contextmanager
+def interrupted_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM end us as Ctrl-C does, which lets go of the cluster first."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@click.command()
+@click.argument("name")
+@click.argument("n_workers", metavar="N", type=click.IntRange(0))
+@cloud_option
+@region_option
+@json_option
+def scale(name: str, n_workers: int, clouds: tuple[str, ...], region: str | None, *, as_json: bool) -> None:
+    """Scale cluster NAME to N workers; those that go are emptied first."""
+    with attached(Where(clouds, region).home(name)) as cluster:
+        before = len(cluster.requested)
+        cluster.scale(n_workers)
+        now = len(cluster.requested)
+        kept = cluster.events.of(Phase.kept)
+    if as_json:
+        click.echo(json.dumps({"cluster": name, "asked": n_workers, "before": before, "workers": now}))
+    else:
+        click.echo(f"Cluster {name} has {counted(now, 'worker')}; before it had {before}.")
+    if kept and now > n_workers:
+        raise CloudError(kept[-1].message)

@@ -1,0 +1,52 @@
+"""`policy` and `demo`: what needs no cloud account."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import click
+
+__all__ = ["POLICIES", "demo", "policy"]
+
+#: The files under templates/policies.
+POLICIES = (
+    "aws-fargate",
+    "aws-fargate-landing",
+    "aws-fargate-execution",
+    "aws-fargate-tunnel",
+    "aws-fargate-tunnel-role",
+    "aws-ec2",
+    "aws-ec2-landing",
+    "aws-ec2-machine",
+    "aws-ec2-machine-ssm",
+    "aws-ec2-tunnel",
+)
+
+
+@click.command()
+@click.argument("name", type=click.Choice(POLICIES))
+@click.option("--region", default="*", show_default=True)
+@click.option("--account", default="*", show_default=True)
+def policy(name: str, region: str, account: str) -> None:
+    """Print a least-privilege policy: of whoever starts clusters (aws-fargate, aws-ec2), or of a role."""
+    from cloudprovider.providers import ec2, ecs
+
+    of = ec2.policy if name.startswith("aws-ec2") else ecs.policy
+    click.echo(json.dumps(json.loads(of(name, region=region, account=account)), indent=2))
+
+
+@click.command()
+@click.option("--keep", is_flag=True, help="Leave the embedded cloud up and print how to connect.")
+@click.option("--json", "report", type=click.Path(dir_okay=False), help="Write the report to a file.")
+def demo(report: str | None, *, keep: bool) -> None:
+    """Start a FargateCluster on the embedded cloud, compute, scale, lose a spot worker, see the bill."""
+    from cloudprovider.demo import run
+
+    result = run(keep=keep)
+    if report:
+        Path(report).write_text(
+            json.dumps(dataclasses.asdict(result), indent=2, default=str), encoding="utf-8"
+        )
+    raise SystemExit(0 if result.ok else 1)

@@ -1,0 +1,226 @@
+"""`price`: what a cluster would cost an hour, by the dated tables: no credentials, no call."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cloudprovider import prices
+from cloudprovider.bill import HOUR, amount, bill, cells, remarks
+from cloudprovider.cli.finding import json_option, region_option
+from cloudprovider.cli.text import columns, wrapped
+from cloudprovider.errors import ConfigError
+from cloudprovider.provider import Machine, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from cloudprovider.bill import Bill, Rate
+    from cloudprovider.providers._aws_config import AWSConfig
+    from cloudprovider.providers._ec2_types import Wish
+
+__all__ = ["price"]
+
+#: GiB of the machine image's root volume, where `--disk-size` does not say.
+# https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs-optimized_AMI.html
+ROOT_GIB = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quote:
+    """What a cluster would cost.
+
+    Parameters
+    ----------
+    cloud, region
+        Where.
+    n_workers
+        Dask workers that were asked for.
+    date
+        Of the prices.
+    bill
+        The bill of its first hour.
+    """
+
+    cloud: str
+    region: str
+    n_workers: int
+    date: str
+    bill: Bill
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        said = self.bill.as_json()
+        kept = ("currency", "per_hour", "parts", "unknown", "left_out", "notes")
+        lines = [
+            {name: line[name] for name in ("role", "market", "kind", "machines", "per_hour", "unknown")}
+            for line in said["lines"]
+        ]
+        facts = {"cloud": self.cloud, "region": self.region, "n_workers": self.n_workers, "date": self.date}
+        return {**facts, **{name: said[name] for name in kept}, "machines": lines}
+
+    def lines(self) -> list[str]:
+        """For people."""
+        total = "total", "", amount(self.bill.per_hour, self.bill.unknown)
+        rows = [(machines, kind, hour) for machines, kind, *_, hour, _ in map(cells, self.bill.lines)]
+        return [
+            f"{self.cloud} in {self.region}, by prices of {self.date}:",
+            "",
+            *columns([("machines", "kind", "an hour"), *rows, total], right={2}),
+            "",
+            *wrapped(remarks(self.bill)),
+        ]
+
+
+@click.group()
+def price() -> None:
+    """Say what a cluster would cost an hour, by dated tables: no credentials are needed."""
+
+
+def _shared(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that every cloud has."""
+    for decorate in (
+        json_option,
+        click.option("--private", is_flag=True, help="Without public addresses."),
+        click.option("--spot", is_flag=True, help="Workers on spare capacity."),
+        region_option,
+        click.option("--n-workers", type=click.IntRange(0), default=1, show_default=True),
+    ):
+        command = decorate(command)
+    return command
+
+
+@price.command()
+@_shared
+@click.option("--worker-cpu", type=float, help="vCPUs.")
+@click.option("--worker-memory", help="Such as '16 GiB'.")
+@click.option("--scheduler-cpu", type=float, help="vCPUs.")
+@click.option("--scheduler-memory", help="Such as '4 GiB'.")
+@click.option("--architecture", type=click.Choice(["x86_64", "arm64"]))
+@click.option("--ephemeral-storage", type=int, help="GiB of disk of each worker.")
+@click.option("--workers-per-machine", type=int)
+def fargate(*, as_json: bool, private: bool, **options: Any) -> None:
+    """Price a FargateCluster: its sizes are checked as the cluster's own are."""
+    from cloudprovider.providers.ecs import GB, FargateConfig
+
+    config = FargateConfig.of(**options, **_access(private=private))
+    region = _region(config, "fargate")
+    architecture = config.architecture.upper()
+
+    def machine(role: str, number: int) -> tuple[Machine, Rate]:
+        cpu, memory = (size / GB for size in config.size(role))
+        storage = config.ephemeral_storage if role == "worker" else None
+        disk = f", {storage} GiB disk" if storage else ""
+        kind = f"{cpu:g} vCPU, {memory:g} GiB, {architecture}{disk}"
+        market = config.markets(role)[0]
+        size = cpu, memory, storage or 20
+        rate = prices.fargate_rate(region, architecture, market, *size, public=config.public)
+        return _machine(role, number, kind, market), rate
+
+    machines = -(-config.n_workers // (config.workers_per_machine or 1))
+    _say("fargate", region, config.n_workers, machines, machine, as_json=as_json)
+
+
+@price.command()
+@_shared
+@click.option("--instance-type", help="The workers', such as m7i.xlarge.")
+@click.option("--cpu", type=float, help="vCPUs, when no type is named.")
+@click.option("--memory", help="Such as '16 GiB', when no type is named.")
+@click.option("--gpu", type=int, help="GPUs, when no type is named.")
+@click.option("--architecture", type=click.Choice(["x86_64", "arm64"]))
+@click.option("--scheduler-instance-type")
+@click.option("--disk-size", type=int, help=f"GiB of each machine's disk. [default: {ROOT_GIB}]")
+@click.option("--workers-per-machine", type=int)
+def ec2(*, as_json: bool, private: bool, **options: Any) -> None:
+    """Price an EC2Cluster; where no type is named, with the cheapest of the table that fits."""
+    from cloudprovider.providers._ec2_config import EC2Config
+    from cloudprovider.providers._ec2_types import tabled, wishes_of
+
+    config = EC2Config.of(**options, **_access(private=private))
+    region = _region(config, "ec2")
+    worker, scheduler = wishes_of(config)
+    architecture = worker.architecture or _architecture(worker.named[0])
+    types = {wish.role: _type(wish, region, architecture) for wish in (worker, scheduler)}
+
+    def machine(role: str, number: int) -> tuple[Machine, Rate]:
+        market, disk = config.markets(role)[0], config.disk_size or ROOT_GIB
+        rate = prices.ec2_rate(region, types[role], market, disk_gib=disk, public=config.public)
+        return _machine(role, number, f"{types[role]}, {disk} GiB disk", market), rate
+
+    gpus = tabled(architecture).get(types["worker"], (0, 0, 0))[2]
+    machines = -(-config.n_workers // (config.workers_per_machine or gpus or 1))
+    _say("ec2", region, config.n_workers, machines, machine, as_json=as_json)
+
+
+def _access(*, private: bool) -> dict[str, Any]:
+    return {"public": False, "tunnel": True} if private else {"public": True}
+
+
+def _region(config: AWSConfig, table: str) -> str:
+    """The region whose prices are asked for."""
+    from cloudprovider.providers._aws import AWS
+
+    region = config.region or AWS(None).region
+    known: Mapping[str, Any] = prices.table(table)["regions"]
+    if region not in known:
+        near = difflib.get_close_matches(region, known, n=2)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
+        raise ConfigError(f"The prices of {prices.dated(table)} have no region {region!r}{hint}")
+    return region
+
+
+def _architecture(instance_type: str) -> str:
+    """A type's architecture by the table, which does not have all."""
+    from cloudprovider.providers._ec2_types import tabled
+
+    return "arm64" if instance_type in tabled("arm64") else "x86_64"
+
+
+def _type(wish: Wish, region: str, architecture: str) -> str:
+    """The type that a role's machines would have."""
+    from cloudprovider.providers._ec2_types import nominated
+
+    if wish.named:
+        return _known(wish.named[0], region)
+    fitting = nominated(wish, region, architecture)
+    if not fitting:
+        raise ConfigError(f"The table has no {architecture} type with {wish}: name one.")
+    return fitting[0]
+
+
+def _known(name: str, region: str) -> str:
+    """A type that some region has a price for; elsewhere its price is unknown."""
+    from cloudprovider.providers._ec2_types import KNOWN
+
+    every = {*prices.ec2_prices(region), *prices.ec2_prices(KNOWN)}
+    if name not in every:
+        near = difflib.get_close_matches(name, every, n=3)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
+        raise ConfigError(f"The prices of {prices.dated('ec2')} have no type {name!r}{hint}")
+    return name
+
+
+def _machine(role: str, number: int, kind: str, market: str) -> Machine:
+    return Machine(
+        id=f"{role}-{number}", role=role, state=State.running, kind=kind, market=market, billed_from=0.0
+    )
+
+
+def _say(
+    cloud: str,
+    region: str,
+    n_workers: int,
+    machines: int,
+    machine: Callable[[str, int], tuple[Machine, Rate]],
+    *,
+    as_json: bool,
+) -> None:
+    """Print the bill of the first hour of a scheduler and so many workers' machines."""
+    hired = [machine("scheduler", 0), *(machine("worker", number) for number in range(machines))]
+    date = prices.table(cloud)["regions"][region].get("date") or prices.dated(cloud)
+    quote = Quote(cloud=cloud, region=region, n_workers=n_workers, date=date, bill=bill(hired, HOUR))
+    click.echo(json.dumps(quote.as_json(), indent=2) if as_json else "\n".join(quote.lines()))

@@ -1,0 +1,51 @@
+"""What people see: columns of plain text, without colour or markup, the same in a terminal and in a file."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+__all__ = ["columns", "counted", "length", "wrapped"]
+
+#: Characters in a line of prose.
+WIDTH = 80
+
+
+def columns(rows: Iterable[Sequence[str]], *, right: Collection[int] = (), indent: int = 0) -> list[str]:
+    """Rows as lines whose columns are aligned; those of `right` at their right edge."""
+    every = [[*row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*every, strict=True)]
+    lines = []
+    for row in every:
+        cells = [
+            cell.rjust(width) if number in right else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append((" " * indent + "  ".join(cells)).rstrip())
+    return lines
+
+
+def length(seconds: float) -> str:
+    """A length of time in few characters."""
+    whole = max(0, int(seconds))
+    if whole < 60:  # noqa: PLR2004  (a minute)
+        return f"{whole} s"
+    minutes = whole // 60
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours:02} h"
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min"
+
+
+def counted(count: int, what: str) -> str:
+    """A number of things in words."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def wrapped(sentences: Iterable[str]) -> list[str]:
+    """Each sentence as lines of prose."""
+    return [line for sentence in sentences for line in textwrap.wrap(sentence, WIDTH)]
