@@ -16,7 +16,6 @@ from distributed import Client
 from cloudprovider import (
     BootError,
     CapacityError,
-    CloudError,
     CloudWarning,
     ConfigError,
     CredentialsError,
@@ -189,8 +188,6 @@ def test_killed_client_leaves_nothing_that_bills(cloud):
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=10)
     until(lambda: not running(cloud), 60, "no machine runs after the lease")
-    with pytest.raises(CloudError, match="no scheduler any more"):
-        EC2Cluster.from_name("killed", progress=False)
     with cloud.active():
         subprocess.run([sys.executable, "-m", "dask", "cloud", "sweep", "killed", "--yes"], check=True)
     assert nothing_left(cloud)
