@@ -186,6 +186,8 @@ class CloudCluster(ScalingCluster):
                 await self._bringing
         except BaseException as error:
             closed_by_another = self._closing is not None
+            if self._attach:  # a cluster that we cannot reach from here may well be in use
+                self.shutdown_on_close = False
             await self._close()
             if closed_by_another and isinstance(error, asyncio.CancelledError):
                 raise CloudError(f"{self._where} was closed while it started.") from error

@@ -19,9 +19,18 @@ from contract import until
 from distributed import Client, wait
 from distributed.security import Security
 
-from cloudprovider import BootError, CapacityError, CloudError, CloudWarning, ConfigError, ProcessCluster
+from cloudprovider import (
+    AccessError,
+    BootError,
+    CapacityError,
+    CloudError,
+    CloudWarning,
+    ConfigError,
+    ProcessCluster,
+)
 from cloudprovider.events import Phase
 from cloudprovider.providers.local import LocalConfig, LocalProvider
+from cloudprovider.security import make_secrets
 
 
 @pytest.fixture
@@ -246,6 +255,20 @@ def test_found_by_name_and_closed_by_another(options, tmp_path):
         again.wait_for_workers(2, timeout=60)
         assert again.get_logs()
     assert [] == left(tmp_path)
+
+
+def test_cluster_that_cannot_be_reached_stays(options, tmp_path):
+    """`from_name` from where nobody can reach the cluster raises, and ends nothing of it."""
+    ProcessCluster(name="afar", **options).detach()
+    provider = LocalProvider(LocalConfig.of(**options), LocalConfig.of(name="afar").identity())
+    secret = tmp_path / "afar" / "client.secret"
+    before = secret.read_text()
+    secret.write_text(make_secrets(provider.identity).client)
+    with pytest.raises(AccessError, match="keys of another cluster"):
+        ProcessCluster.from_name("afar", **options)
+    secret.write_text(before)
+    assert 1 == len(provider.list("afar"))
+    ProcessCluster.from_name("afar", **options).close()
 
 
 def test_unknown_name_lists_what_there_is(options, cluster):
