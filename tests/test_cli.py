@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from contract import until
 from embedded import SMALL, nothing_left, running
 
-from cloudprovider import FargateCluster, ProcessCluster, discovery, templates
+from cloudprovider import EC2Cluster, FargateCluster, ProcessCluster, discovery, templates
 from cloudprovider.cli import COMMANDS, cloud
 from cloudprovider.cli.logs import fresh
 from cloudprovider.cli.offline import POLICIES
@@ -27,6 +27,8 @@ from cloudprovider.security import make_secrets
 
 LOCAL = ("--cloud", "local")
 FARGATE = ("--cloud", "fargate")
+#: The smallest cluster on EC2.
+MACHINES = {"progress": False, "instance_type": "m7i.large", "scheduler_instance_type": "c7i.large"}
 
 
 @pytest.fixture(scope="module")
@@ -417,6 +419,18 @@ def test_whole_life_on_fargate(run, emulated_aws):
     ended = run("down", "afar", "--yes")
     assert 0 == ended.exit_code, ended.output
     assert "Closed FargateCluster 'afar': $" in ended.stdout
+    assert nothing_left(emulated_aws)
+
+
+def test_clouds_side_by_side(run, emulated_aws, cluster):
+    """Clusters of all clouds are listed together; one on EC2 is shown with its price, and swept to the last."""
+    EC2Cluster(name="abroad", **MACHINES).detach()
+    rows = json.loads(run("list", "--json").stdout)
+    assert [("abroad", "ec2"), ("shown", "local")] == [(row["cluster"], row["cloud"]) for row in rows]
+    [scheduler] = json.loads(run("show", "abroad", "--json").stdout)["machines"]
+    assert ("c7i.large", True) == (scheduler["kind"], scheduler["spent"] > 0)
+    swept = run("sweep", "abroad", "--yes")
+    assert (0, True) == (swept.exit_code, "Ended 1 machine and" in swept.output), swept.output
     assert nothing_left(emulated_aws)
 
 

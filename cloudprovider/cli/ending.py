@@ -157,7 +157,7 @@ def sweep(
         click.echo(json.dumps([target.as_json() for target in targets], indent=2))
         return
     if going and not yes:
-        click.confirm(f"Remove {'it' if len(going) == 1 else 'them'}?", abort=True, err=True)
+        click.confirm("Go on?", abort=True, err=True)
     results = [_swept(home, home.provider.sweep(home.name)) for home in going]
     if as_json:
         click.echo(json.dumps(results, indent=2))
@@ -185,7 +185,11 @@ def _candidates(where: Where, older_than: float | None) -> list[Home]:
         return homes
     where.left_out.clear()
     oldest = time.time() - older_than
-    return [*homes, *(home for home in found_clusters(where) if home.created <= oldest)]
+    old = [home for home in found_clusters(where) if home.created <= oldest]
+    return [
+        *homes,
+        *(dataclasses.replace(home, provider=where.provider(home.cloud, home.name)) for home in old),
+    ]
 
 
 def _target(home: Home, *, force: bool) -> Target:
@@ -203,7 +207,9 @@ def _target(home: Home, *, force: bool) -> Target:
 def _tell(targets: Sequence[Target], name: str | None) -> None:
     if not targets:
         click.echo("There is nothing to sweep.")
-    elif name is None or any(target.home.machines for target in targets):
+    elif name and not any(target.home.machines for target in targets):
+        click.echo(f"No machine of {name} runs; what it may have left is removed.")
+    else:
         click.echo("\n".join(columns([target.row for target in targets], right={2})))
     for target in targets:
         if target.unasked:

@@ -50,7 +50,7 @@ class Home:
     name
         The cluster's.
     provider
-        Of that name; not attached yet.
+        Of that name, not attached yet; of no name where every cluster was asked for.
     machines
         The live ones.
     """
@@ -175,18 +175,12 @@ def found_clusters(where: Where) -> list[Home]:
     """Every running cluster."""
 
     def look(cloud: str) -> list[Home]:
-        machines = where.provider(cloud).list(None)
+        provider = where.provider(cloud)
         by_name: dict[str, list[Machine]] = {}
-        for machine in machines:
+        for machine in provider.list(None):
             by_name.setdefault(machine.cluster, []).append(machine)
         return [
-            Home(
-                cloud=cloud,
-                region=where.region,
-                name=name,
-                provider=where.provider(cloud, name),
-                machines=tuple(some),
-            )
+            Home(cloud=cloud, region=where.region, name=name, provider=provider, machines=tuple(some))
             for name, some in sorted(by_name.items())
         ]
 
