@@ -141,6 +141,8 @@ class Estate:
         self.provider.prepare(
             [config.boot_for(role, self.identity) for role in ("scheduler", "worker")], secrets
         )
+        for choice in self.provider.chosen:
+            self.events.emit(Phase.landing, f"{choice}.", choice=choice)
         self._new_fleet()
         self.fleet.ask(self.check_quota(self.machines_for(config.n_workers)))
         self._go_on()

@@ -360,17 +360,18 @@ class Fleet:
         return None
 
     def _ordered_event(self, machines: Collection[Machine]) -> None:
-        counts = Counter(machine.market for machine in machines)
-        markets = ", ".join(f"{count} {market}" for market, count in counts.most_common())
+        counts = Counter(_pool(machine) for machine in machines)
+        pools = ", ".join(f"{count} {pool}" for pool, count in counts.most_common())
         self.events.emit(
             Phase.ordered,
-            f"Ordered {_machines(len(machines))} ({markets}).",
+            f"Ordered {_machines(len(machines))}: {pools}.",
             count=len(machines),
             total=self.target,
             role="worker",
             ids=[machine.id for machine in machines],
             markets={machine.id: machine.market for machine in machines},
             zones={machine.id: machine.zone for machine in machines},
+            pools=dict(counts),
         )
 
     def _refused(self, error: CloudError, got: int, count: int) -> CloudError:
@@ -383,6 +384,12 @@ def _replace(machine: Machine, state: State, ended: float, reason: str) -> Machi
     import dataclasses
 
     return dataclasses.replace(machine, state=state, ended=ended, reason=reason)
+
+
+def _pool(machine: Machine) -> str:
+    """Where a machine comes from, as people say it: `spot m7i.xlarge in us-east-1a`."""
+    where = f"in {machine.zone}" if machine.zone else ""
+    return " ".join(filter(None, (machine.market, machine.kind, where)))
 
 
 def _machines(count: int) -> str:

@@ -7,6 +7,7 @@ import logging
 import sys
 import threading
 import time
+from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -71,9 +72,17 @@ class Progress:
         rows = []
         for step in so_far.steps:
             took = f"{(self._clock() if step.end is None else step.end) - step.start:.1f} s"
-            counts = f"{so_far.arrived} of {so_far.wanted}, " if step.name == "workers' boot" else ""
-            rows.append((step.end is not None, step.name, counts + took))
+            counts = f"{so_far.arrived} of {so_far.wanted}" if step.name == "workers' boot" else ""
+            what = self.pools() if step.name == "workers' order" else counts
+            rows.append((step.end is not None, step.name, f"{what}, {took}" if what else took))
         return rows
+
+    def pools(self) -> str:
+        """Where the workers' machines come from, and how many of each."""
+        ordered: Counter[str] = Counter()
+        for event in self._events.of(Phase.ordered):
+            ordered.update(event.facts.get("pools", {}))
+        return ", ".join(f"{count} {pool}" for pool, count in ordered.most_common())
 
     def headline(self) -> str:
         """One line: what starts, and since when."""
@@ -85,7 +94,11 @@ class Progress:
         if error is not None:
             return f"{self._title}: {type(error).__name__} after {elapsed:.1f} s"
         if so_far.wanted:
-            return f"{self._title}: {so_far.arrived} of {so_far.wanted} workers in {elapsed:.1f} s"
+            pools = self.pools()
+            return (
+                f"{self._title}: {so_far.arrived} of {so_far.wanted} workers in {elapsed:.1f} s"
+                f"{f' ({pools})' if pools else ''}"
+            )
         return f"{self._title}: scheduler in {elapsed:.1f} s"
 
     def __rich__(self) -> RenderableType:

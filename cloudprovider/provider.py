@@ -181,6 +181,8 @@ class Provider(ABC):
     look: int = 100
     #: Seconds a boot takes when nothing is known yet; the fleet paces its looks by it.
     boot_s: float = 60.0
+    #: What `prepare` chose for the user, each a sentence without its end.
+    chosen: tuple[str, ...] = ()
 
     def __init__(self, config: Any, identity: Identity) -> None:
         self.config = config

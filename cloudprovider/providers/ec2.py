@@ -106,6 +106,7 @@ class EC2Provider(Provider):
             ]
         )
         starts.check_architectures(choices, made, known)
+        self.chosen = tuple(f"{role.capitalize()}: {choices[role].reason}" for role in _aws_names.ROLES)
         mine = self.aws, self.config, self.identity
         self._plan = starts.planned(self.config, self.identity, landing, choices, images, made)
         self._planned.set()
