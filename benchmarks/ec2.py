@@ -205,17 +205,20 @@ def scheduler_everywhere() -> Iterator[None]:
 
 def orders(managers: tuple[Manager, ...], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """A row for each number of workers, rates and manager."""
-    everywhere = scheduler_everywhere() if len(managers) > 1 else contextlib.nullcontext()
-    with everywhere:
-        for workers in options.workers:
-            for rates, figures in RATES.items():
-                for manager in managers:
-                    with account(figures=figures, engine="none") as cloud:
-                        before = len(cloud.calls)
-                        said = finished(manager.begin(workers, "order"), options.patience)
-                        calls = cloud.calls[before:]
-                    row = {"workers": workers, "rates": rates, "manager": manager.name}
-                    yield {**row, **spent(said, calls)}
+    for workers in options.workers:
+        for rates, figures in RATES.items():
+            for manager in managers:
+                # Who closes its cluster ends the scheduler: each needs another.
+                waits = manager.name != OURS
+                with (
+                    scheduler_everywhere() if waits else contextlib.nullcontext(),
+                    account(figures=figures, engine="none") as cloud,
+                ):
+                    before = len(cloud.calls)
+                    said = finished(manager.begin(workers, "order"), options.patience)
+                    calls = cloud.calls[before:]
+                row = {"workers": workers, "rates": rates, "manager": manager.name}
+                yield {**row, **spent(said, calls)}
 
 
 def spent(said: dict[str, Any], calls: list[Any]) -> dict[str, Any]:
