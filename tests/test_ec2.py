@@ -22,24 +22,14 @@ from cloudprovider import (
     EC2Cluster,
     QuotaError,
 )
-from cloudprovider.emulator import Emulator
 
 SMALL = {"progress": False, "instance_type": "m7i.large", "scheduler_instance_type": "c7i.large"}
 
 
-@pytest.fixture(scope="module")
-def emulator():
-    with Emulator("aws") as cloud:
-        yield cloud
-
-
 @pytest.fixture
-def cloud(emulator):
-    emulator.reset(profile="instant", time_scale=1.0, seed=0)
-    emulator.clear()
-    with emulator.active():
-        yield emulator
-    emulator.clear()
+def cloud(emulated_aws):
+    yield emulated_aws
+    emulated_aws.clear()
 
 
 def running(cloud) -> list:

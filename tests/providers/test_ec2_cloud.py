@@ -14,7 +14,6 @@ from contract import until
 
 from cloudprovider import EC2Cluster
 from cloudprovider import tags as ledger
-from cloudprovider.emulator import Emulator
 from cloudprovider.emulator.permissions import PREFIXES
 from cloudprovider.errors import CapacityError, CloudError, ConfigError, CredentialsError, QuotaError
 from cloudprovider.events import Events
@@ -23,21 +22,6 @@ from cloudprovider.provider import State
 from cloudprovider.providers.ec2 import EC2Config, EC2Provider, policy
 from cloudprovider.providers.ecs import ECSProvider, FargateConfig
 from cloudprovider.security import make_secrets
-
-
-@pytest.fixture(scope="module")
-def emulator():
-    with Emulator("aws", engine="none") as cloud:
-        yield cloud
-
-
-@pytest.fixture
-def cloud(emulator):
-    emulator.reset(profile="instant", time_scale=1.0, seed=0)
-    emulator.clear()
-    with emulator.active():
-        yield emulator
-
 
 #: To ask about two types is quicker than about all that could be chosen.
 TYPES = {"instance_type": "m7i.large", "scheduler_instance_type": "c7i.large"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from cloudprovider.emulator import Emulator
 from cloudprovider.errors import ConfigError
 from cloudprovider.providers import _ec2_images as images
 from cloudprovider.providers._aws import AWS
@@ -17,19 +16,6 @@ FINE = {
     "RootDeviceName": "/dev/xvda",
     "BlockDeviceMappings": [{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 30}}],
 }
-
-
-@pytest.fixture(scope="module")
-def emulator():
-    with Emulator("aws", engine="none") as cloud:
-        yield cloud
-
-
-@pytest.fixture
-def cloud(emulator):
-    emulator.reset(profile="instant", time_scale=1.0, seed=0)
-    with emulator.active():
-        yield emulator
 
 
 @pytest.fixture(scope="module")

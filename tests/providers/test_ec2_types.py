@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudprovider import prices
-from cloudprovider.emulator import Emulator
 from cloudprovider.errors import ConfigError
 from cloudprovider.providers import _ec2_starts as starts
 from cloudprovider.providers import _ec2_types as types
@@ -29,20 +28,6 @@ class Kinds(dict):
 
     def __repr__(self):
         return f"<{len(self)} types>"
-
-
-@pytest.fixture(scope="module")
-def emulator():
-    with Emulator("aws", engine="none") as cloud:
-        yield cloud
-
-
-@pytest.fixture
-def cloud(emulator):
-    emulator.reset(profile="instant", time_scale=1.0, seed=0)
-    emulator.clear()
-    with emulator.active():
-        yield emulator
 
 
 def recorded(*path):

@@ -14,7 +14,6 @@ from contract import until
 
 from cloudprovider import FargateCluster
 from cloudprovider import tags as ledger
-from cloudprovider.emulator import Emulator
 from cloudprovider.emulator.permissions import PREFIXES
 from cloudprovider.errors import CapacityError, CloudError, ConfigError, CredentialsError, QuotaError
 from cloudprovider.provider import State
@@ -23,20 +22,6 @@ from cloudprovider.quotas import Limits
 from cloudprovider.security import make_secrets
 
 SMALL = {"worker_cpu": 0.25, "worker_memory": "0.5 GiB", "scheduler_cpu": 0.25, "scheduler_memory": "0.5 GiB"}
-
-
-@pytest.fixture(scope="module")
-def emulator():
-    with Emulator("aws", engine="none") as cloud:
-        yield cloud
-
-
-@pytest.fixture
-def cloud(emulator):
-    emulator.reset(profile="instant", time_scale=1.0, seed=0)
-    emulator.clear()
-    with emulator.active():
-        yield emulator
 
 
 def make(name="it", **options) -> ECSProvider:
