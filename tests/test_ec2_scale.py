@@ -114,6 +114,14 @@ def test_thousand_machines_within_the_published_rates(cloud):
     assert len(calls) <= 25, Counter(call.operation for call in calls)
 
 
+def test_what_was_chosen_is_said(cloud):
+    """Who asks for a size and names no type is told which types fit, and what the first costs."""
+    scheduler, worker = prepared("chosen").chosen
+    assert scheduler.startswith("Scheduler: 2 vCPU with 4 GiB: c")
+    assert worker.startswith("Worker: 2 vCPU with 8 GiB: m")
+    assert "($0." in worker
+
+
 def before(cloud: Emulator) -> None:
     """Have somebody start a cluster in the account, two minutes ago."""
     provider = prepared("before")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 
 import pytest
@@ -229,6 +230,29 @@ def test_a_machine_that_vanishes_is_looked_at_at_once(fleet, provider, clock):
 
     assert [victim] == list(fleet.ended)
     assert {*others} < fleet.machines.keys()
+
+
+class TwoZones(MemoryProvider):
+    """Its machines are of one type, now in one zone and now in the other."""
+
+    def create(self, boot, count):
+        created = super().create(boot, count)
+        machines = tuple(
+            dataclasses.replace(machine, kind="m7i.large", market="spot", zone=f"zone-{'ab'[number % 2]}")
+            for number, machine in enumerate(created.machines)
+        )
+        return dataclasses.replace(created, machines=machines)
+
+
+def test_an_order_says_where_its_machines_come_from(clock):
+    """Market, type and zone, and how many of each."""
+    fleet = make(TwoZones(), clock)
+    fleet.ask(3)
+    step(fleet, clock)
+
+    [event] = fleet.events.of(Phase.ordered)
+    assert "Ordered 3 machines: 2 spot m7i.large in zone-a, 1 spot m7i.large in zone-b." == event.message
+    assert {"spot m7i.large in zone-a": 2, "spot m7i.large in zone-b": 1} == event.facts["pools"]
 
 
 def test_stop_ends_a_large_order_at_the_next_wave(provider, clock):

@@ -48,7 +48,22 @@ def test_the_last_line_says_how_many_in_how_long(terminal):
 
     last = terminal.file.getvalue().splitlines()[-1]
     assert last.endswith(" s")
-    assert f"{TITLE}: 10 of 10 workers in 0." in last
+    assert f"{TITLE}: 10 of 10 workers in " in last
+
+
+def test_the_last_line_says_where_machines_come_from(terminal):
+    """Market, type and zone of all that was ordered, in however many orders."""
+    events = Events()
+    with shown(events, title=TITLE, console=terminal) as progress:
+        a_start(events)
+        for pools in ({"spot m7i.large in us-east-1a": 5}, {"on-demand m7i.large in us-east-1a": 3}):
+            events.emit(Phase.ordered, "Ordered.", role="worker", count=5, total=10, pools=pools)
+
+    where = "5 spot m7i.large in us-east-1a, 3 on-demand m7i.large in us-east-1a"
+    assert terminal.file.getvalue().rstrip().endswith(f" s ({where})")
+    assert [where] == [
+        detail.rpartition(", ")[0] for _, name, detail in progress.rows() if name == "workers' order"
+    ]
 
 
 def test_the_terminal_shows_steps_and_counts(terminal):
@@ -237,7 +252,7 @@ result.raise_error()
 assert 1 == len(captured.outputs), captured.outputs
 assert '' == captured.stdout, captured.stdout
 assert any('landing' in value for value in seen), seen
-assert seen[-1].startswith('<div>x: scheduler in 0.'), seen
+assert seen[-1].startswith('<div>x: scheduler in '), seen
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
