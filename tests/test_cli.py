@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 
 import pytest
 from click.testing import CliRunner
@@ -61,6 +62,9 @@ def left(directory):
     provider = leftover(directory, "left")
     provider.create(provider.boot("scheduler"), 1)
     yield provider
+    for record in (provider.config.root / "left").glob("machines/*.json"):
+        with suppress(ProcessLookupError):
+            os.killpg(json.loads(record.read_text())["pid"], signal.SIGKILL)
     provider.sweep("left")
 
 
@@ -293,6 +297,16 @@ def test_open(directory, cluster):
     _, said = opened.communicate(timeout=60)
     assert (0, False) == (opened.returncode, "Traceback" in said)
     assert {*cluster.workers, cluster.scheduler_machine.id} == {m.id for m in cluster.provider.list("shown")}
+
+
+def test_open_until_the_cluster_ends(directory, left):
+    """Where there is no cluster any more no page is served, which is said."""
+    environ = {**os.environ, "DASK_CLOUD__LOCAL__DIRECTORY": directory}
+    opened = dask_cloud("open", "left", *LOCAL, "--no-browser", env=environ)
+    assert opened.stdout.readline().startswith("http://127.0.0.1:")
+    left.sweep("left")
+    _, said = opened.communicate(timeout=60)
+    assert (1, True) == (opened.returncode, "Error: CloudError: Cluster 'left' has ended." in said)
 
 
 def test_open_what_is_not_served(run, cluster):

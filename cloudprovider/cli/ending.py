@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["down", "sweep"]
 
 
-@click.command()
+@click.command(short_help="End cluster NAME and all it made.")
 @click.argument("name")
 @cloud_option
 @region_option
@@ -119,7 +119,7 @@ def _spelled(value: str) -> str:
     return f"{value[:-1]}min" if value[-1:] == "m" else value
 
 
-@click.command()
+@click.command(short_help="Remove cluster NAME, or what expired clusters left.")
 @click.argument("name", required=False)
 @cloud_option
 @region_option
@@ -139,16 +139,12 @@ def sweep(
 ) -> None:
     """End cluster NAME and remove all it made; without NAME, remove what expired clusters left.
 
-    It says first what would go. Without --yes it then asks; with --json it goes no further.
+    It says first what would go. Without --yes it then asks, or with --json goes no further.
     """
     if name and older_than is not None:
         raise click.UsageError("--older-than is for all clusters: leave out the name.")
     where = Where(clouds, region)
-    homes = where.homes(name) if name else _candidates(where, older_than)
-    if name and any(home.machines for home in homes):
-        homes = [home for home in homes if home.machines]
-    targets = [_target(home, force=force) for home in homes]
-    where.mention()
+    targets = [_target(home, force=force) for home in _homes(where, name, older_than)]
     if not as_json:
         _tell(targets, name)
     refused = [target for target in targets if target.use]
@@ -168,6 +164,16 @@ def sweep(
         raise CloudError(f"{', '.join(t.home.name for t in refused)} in use; --force ends it all the same.")
     if name and not any(result["machines"] or result["resources"] for result in results):
         raise where.unknown(name)
+
+
+def _homes(where: Where, name: str | None, older_than: float | None) -> list[Home]:
+    """What may be swept: where the name's machines are, or anywhere when it has none; else what is over."""
+    homes = where.homes(name) if name else _candidates(where, older_than)
+    living = [home for home in homes if home.machines]
+    if name and living:
+        return living
+    where.mention()
+    return homes
 
 
 def _candidates(where: Where, older_than: float | None) -> list[Home]:

@@ -24,7 +24,7 @@ __all__ = ["fresh", "logs"]
 AT_ONCE, PAUSE_S, BACK = 8, 2.0, 1000
 
 
-@click.command()
+@click.command(short_help="Show what NAME's machines wrote last.")
 @click.argument("name")
 @cloud_option
 @region_option

@@ -63,7 +63,7 @@ def _table(homes: Sequence[Home], now: float) -> Iterator[tuple[str, ...]]:
         yield home.name, home.cloud, str(len(home.workers)), length(now - home.created), ends
 
 
-@click.command()
+@click.command(short_help="Show NAME's machines and what they cost.")
 @click.argument("name")
 @cloud_option
 @region_option

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["attached", "open_pages", "scale"]
 
+#: Seconds between two looks whether the cluster is still there.
+LOOK_S = 1.0
+
 
 @contextmanager
 def attached(home: Home) -> Iterator[Any]:
@@ -35,7 +39,7 @@ def attached(home: Home) -> Iterator[Any]:
         cluster.close()
 
 
-@click.command("open")
+@click.command("open", short_help="Serve NAME's dashboard or Jupyter on this computer.")
 @click.argument("name")
 @click.argument("page", type=click.Choice(["dashboard", "jupyter"]), default="dashboard")
 @cloud_option
@@ -46,9 +50,8 @@ def open_pages(
     name: str, page: str, clouds: tuple[str, ...], region: str | None, *, no_browser: bool, as_json: bool
 ) -> None:
     """Serve the dashboard, or Jupyter, of cluster NAME on this computer until Ctrl-C."""
-    with interrupted_by_sigterm(), attached(Where(clouds, region).home(name)) as cluster:
-        over = threading.Event()
-        cluster.events.listen(lambda event: over.set() if _is_end(event, cluster) else None)
+    home = Where(clouds, region).home(name)
+    with interrupted_by_sigterm(), attached(home) as cluster:
         link = cluster.jupyter_link if page == "jupyter" else cluster.dashboard_link
         if not link:
             raise CloudError(f"Cluster {name!r} serves no {page}{_advice(page)}.")
@@ -56,16 +59,19 @@ def open_pages(
         click.echo("Ctrl-C ends this page, not the cluster.", err=True)
         if not no_browser:
             click.launch(link)
-        try:
-            while not over.wait(1.0):  # without a limit Ctrl-C would not end it on Windows
-                pass
-        except KeyboardInterrupt:
-            return
-        raise CloudError(cluster.events.of(Phase.lost)[-1].message)
+        with suppress(KeyboardInterrupt):
+            _until_ended(home, cluster)
+            raise CloudError(f"Cluster {name!r} has ended.")
 
 
-def _is_end(event: Any, cluster: Any) -> bool:
-    return event.phase is Phase.lost and event.machine == cluster.scheduler_machine.id
+def _until_ended(home: Home, cluster: Any) -> None:
+    """Wait until the cluster has no machine any more, looking only while its scheduler is out of sight."""
+    while True:
+        time.sleep(LOOK_S)
+        if not cluster.sees:
+            with suppress(CloudError):  # the cloud may be out of reach too
+                if not home.provider.list(home.name):
+                    return
 
 
 def _advice(page: str) -> str:
@@ -85,7 +91,7 @@ def interrupted_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-@click.command()
+@click.command(short_help="Scale cluster NAME to N workers.")
 @click.argument("name")
 @click.argument("n_workers", metavar="N", type=click.IntRange(0))
 @cloud_option

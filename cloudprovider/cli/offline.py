@@ -25,7 +25,7 @@ POLICIES = (
 )
 
 
-@click.command()
+@click.command(short_help="Print a least-privilege policy.")
 @click.argument("name", type=click.Choice(POLICIES))
 @click.option("--region", default="*", show_default=True)
 @click.option("--account", default="*", show_default=True)
@@ -37,7 +37,7 @@ def policy(name: str, region: str, account: str) -> None:
     click.echo(json.dumps(json.loads(of(name, region=region, account=account)), indent=2))
 
 
-@click.command()
+@click.command(short_help="Show it all on the embedded cloud.")
 @click.option("--keep", is_flag=True, help="Leave the embedded cloud up and print how to connect.")
 @click.option("--json", "report", type=click.Path(dir_okay=False), help="Write the report to a file.")
 def demo(report: str | None, *, keep: bool) -> None:

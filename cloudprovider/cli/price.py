@@ -76,7 +76,7 @@ class Quote:
         ]
 
 
-@click.group()
+@click.group(short_help="Say what a cluster would cost an hour.")
 def price() -> None:
     """Say what a cluster would cost an hour, by dated tables: no credentials are needed."""
 
@@ -85,8 +85,8 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
     """The options that every cloud has."""
     for decorate in (
         json_option,
-        click.option("--private", is_flag=True, help="Without public addresses."),
-        click.option("--spot", is_flag=True, help="Workers on spare capacity."),
+        click.option("--public/--private", default=None, help="With public addresses, or without."),
+        click.option("--spot/--on-demand", default=None, help="Workers on spare capacity, or not."),
         region_option,
         click.option("--n-workers", type=click.IntRange(0), default=1, show_default=True),
     ):
@@ -103,11 +103,11 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--architecture", type=click.Choice(["x86_64", "arm64"]))
 @click.option("--ephemeral-storage", type=int, help="GiB of disk of each worker.")
 @click.option("--workers-per-machine", type=int)
-def fargate(*, as_json: bool, private: bool, **options: Any) -> None:
+def fargate(*, as_json: bool, public: bool | None, **options: Any) -> None:
     """Price a FargateCluster: its sizes are checked as the cluster's own are."""
     from cloudprovider.providers.ecs import GB, FargateConfig
 
-    config = FargateConfig.of(**options, **_access(private=private))
+    config = FargateConfig.of(**options, **_access(public=public))
     region = _region(config, "fargate")
     architecture = config.architecture.upper()
 
@@ -135,12 +135,12 @@ def fargate(*, as_json: bool, private: bool, **options: Any) -> None:
 @click.option("--scheduler-instance-type")
 @click.option("--disk-size", type=int, help=f"GiB of each machine's disk. [default: {ROOT_GIB}]")
 @click.option("--workers-per-machine", type=int)
-def ec2(*, as_json: bool, private: bool, **options: Any) -> None:
+def ec2(*, as_json: bool, public: bool | None, **options: Any) -> None:
     """Price an EC2Cluster; where no type is named, with the cheapest of the table that fits."""
     from cloudprovider.providers._ec2_config import EC2Config
     from cloudprovider.providers._ec2_types import tabled, wishes_of
 
-    config = EC2Config.of(**options, **_access(private=private))
+    config = EC2Config.of(**options, **_access(public=public))
     region = _region(config, "ec2")
     worker, scheduler = wishes_of(config)
     architecture = worker.architecture or _architecture(worker.named[0])
@@ -156,8 +156,9 @@ def ec2(*, as_json: bool, private: bool, **options: Any) -> None:
     _say("ec2", region, config.n_workers, machines, machine, as_json=as_json)
 
 
-def _access(*, private: bool) -> dict[str, Any]:
-    return {"public": False, "tunnel": True} if private else {"public": True}
+def _access(*, public: bool | None) -> dict[str, Any]:
+    """The options that say whether machines have public addresses; without them some way in is needed."""
+    return {"public": public, "tunnel": None if public is None else not public}
 
 
 def _region(config: AWSConfig, table: str) -> str:
