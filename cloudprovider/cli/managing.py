@@ -55,11 +55,11 @@ def open_pages(
         link = cluster.jupyter_link if page == "jupyter" else cluster.dashboard_link
         if not link:
             raise CloudError(f"Cluster {name!r} serves no {page}{_advice(page)}.")
-        click.echo(json.dumps({"cluster": name, "page": page, "url": link}) if as_json else link)
-        click.echo("Ctrl-C ends this page, not the cluster.", err=True)
-        if not no_browser:
-            click.launch(link)
         with suppress(KeyboardInterrupt):
+            click.echo(json.dumps({"cluster": name, "page": page, "url": link}) if as_json else link)
+            click.echo("Ctrl-C ends this page, not the cluster.", err=True)
+            if not no_browser:
+                click.launch(link)
             _until_ended(home, cluster)
             raise CloudError(f"Cluster {name!r} has ended.")
 
