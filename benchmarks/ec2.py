@@ -206,13 +206,13 @@ def scheduler_everywhere() -> Iterator[None]:
 def orders(managers: tuple[Manager, ...], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """A row for each number of workers, rates and manager."""
     for workers in options.workers:
-        for rates, figures in RATES.items():
+        for rates in options.rates:
             for manager in managers:
                 # Who closes its cluster ends the scheduler: each needs another.
                 waits = manager.name != OURS
                 with (
                     scheduler_everywhere() if waits else contextlib.nullcontext(),
-                    account(figures=figures, engine="none") as cloud,
+                    account(figures=RATES[rates], engine="none") as cloud,
                 ):
                     before = len(cloud.calls)
                     said = finished(manager.begin(workers, "order"), options.patience)
@@ -266,12 +266,13 @@ def thousand(_: tuple[Manager, ...], options: argparse.Namespace) -> Iterator[di
 
 def boot_data(managers: tuple[Manager, ...], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """A row for each role's user data: ours with and without the runtime in the image, and theirs; all with TLS."""
-    images = [{"name": CARRIES, "carries_runtime": True}]
-    for image, carries in ((CARRIES, "carries the runtime"), (None, "has Dask only")):
-        with account(engine="none", images=images) as cloud:
-            provider = prepared("boots", image)
+    images = ((CARRIES, "carries the runtime"), (None, "has Dask only"))
+    with account(engine="none", images=[{"name": CARRIES, "carries_runtime": True}]) as cloud:
+        for number, (image, carries) in enumerate(images):
+            provider = prepared(f"boots{number}", image)
             provider.create(scheduled(provider), 1)
             yield from sizes(cloud, OURS, carries)
+            provider.sweep(provider.identity.name)
     if len(managers) > 1:
         with account() as cloud:
             incumbent.add_image(cloud)
@@ -383,6 +384,9 @@ TABLES: dict[str, Callable[[tuple[Manager, ...], argparse.Namespace], Iterator[d
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--workers", type=int, nargs="+", default=(50, 100), metavar="N")
+    parser.add_argument(
+        "--rates", nargs="+", default=tuple(RATES), choices=RATES, help="of calls: default both"
+    )
     parser.add_argument("--machines", type=int, default=MANY, help=f"of the table thousand ({MANY})")
     parser.add_argument("--against", choices=(incumbent.NAME,), help="measure that one, too")
     parser.add_argument("--tables", nargs="+", default=tuple(TABLES), choices=TABLES, help="default: all")

@@ -59,6 +59,17 @@ def test_what_is_left(report):
     assert 0 == rows["kill -9"]["left after a sweep"]
 
 
+def test_ec2(report):
+    """The benchmark of EC2 counts the calls of an order, and finds user data with TLS as small as it must be."""
+    said = report("ec2.py", "--workers", "3", "--rates", "AWS's", "--tables", "orders", "boot data")
+    [row] = said["orders"]
+    calls = row["calls by operation"]
+    assert (1, 1, 0) == (calls["RunInstances"], calls["CreateFleet"], row["throttled"])
+    assert 0 <= row["s from the scheduler's order on"] < row["s until all are ordered"]
+    limits = {"carries the runtime": 4096, "has Dask only": 12_288}
+    assert 4 == sum(row["bytes"] < limits[row["image"]] for row in said["boot data"])
+
+
 def test_thousand(report):
     """The benchmark of many machines counts a call for ten of them, and keeps to memory and time."""
     [row] = report("thousand.py", "--machines", "120", "--time-scale", "0.02")["rows"]
