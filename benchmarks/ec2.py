@@ -214,8 +214,9 @@ def orders(managers: tuple[Manager, ...], options: argparse.Namespace) -> Iterat
                     scheduler_everywhere() if waits else contextlib.nullcontext(),
                     account(figures=RATES[rates], engine="none") as cloud,
                 ):
-                    before = len(cloud.calls)
-                    said = finished(manager.begin(workers, "order"), options.patience)
+                    process = manager.begin(workers, "order")
+                    before = len(cloud.calls)  # what is called to begin is none of its; it still imports
+                    said = finished(process, options.patience)
                     calls = cloud.calls[before:]
                 row = {"workers": workers, "rates": rates, "manager": manager.name}
                 yield {**row, **spent(said, calls)}
