@@ -195,10 +195,11 @@ class Namespaces:
             for router in self._routers.values():
                 for door in router.doors:
                     door.end()
+                # First, while it is there for sure: the kernel takes its time to take it with its other end.
+                self._internet.links(f"link delete r{router.number}")
                 for place in router.places.values():
                     place.namespace.close()
                 router.namespace.close()
-                self._internet.links(f"link delete r{router.number}")
             self._routers.clear()
             self._publish()
 

@@ -277,6 +277,16 @@ class ECSConfig(TaskConfig):
         return {"launchType": "EC2"}
 
 
+def config_for(config: TaskConfig, definition: Mapping[str, Any]) -> TaskConfig:
+    """The same options for the capacity that a task definition is for, which who looks for it may not know."""
+    kind = ECSConfig if "EC2" in definition["requiresCompatibilities"] else FargateConfig
+    if isinstance(config, kind):
+        return config
+    known = {field.name for field in dataclasses.fields(kind)}
+    given = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name in known}
+    return kind(**given)
+
+
 def _size(cpu: int, memory: int) -> str:
     return f"{cpu / GB:g} vCPU with {memory / GB:g} GiB"
 
@@ -384,7 +394,7 @@ class ECSProvider(Provider):
         tags = {tag["key"]: tag["value"] for tag in found[0].get("tags", ())}
         self.identity = ledger.identity(tags) or self.identity
         definitions = [answer["taskDefinition"] for answer in found]
-        self.config, self._landing = wire.replaced(self.config, definitions[0])
+        self.config, self._landing = wire.replaced(config_for(self.config, definitions[0]), definitions[0])
         self._boots = {boot.role: boot for boot in map(wire.boot_of, definitions)}
         self._definitions = {
             role: definition["taskDefinitionArn"]
