@@ -201,6 +201,8 @@ class Docker:
     def command(self, call: Call) -> int | Running:
         """Do what a `docker` command says."""
         verbs: dict[str, Callable[[Call, list[str]], int | Running]] = {
+            "cp": self._copy,
+            "create": self._make,
             "images": self._list_images,
             "inspect": self._inspect,
             "kill": self._kill,
@@ -310,6 +312,29 @@ class Docker:
             call.say(container.id)
             return 0
         return container.attached or Ended(0)
+
+    def _make(self, call: Call, words: list[str]) -> int:
+        options = read_run(words, call.environ, self._disk.read)
+        self._need(options, call)
+        call.say(self._create(options).id)
+        return 0
+
+    def _copy(self, call: Call, words: list[str]) -> int:
+        """Copy one of its image's files out of a container."""
+        _, names = read_flags(words, {"--quiet": "quiet"}, {})
+        source, to = names if len(names) == len(("source", "target")) else ("", "")
+        name, colon, path = source.partition(":")
+        if not colon or ":" in to:
+            raise BadFlag('"docker cp" is understood here as "docker cp CONTAINER:FILE FILE" only.')
+        [container] = self._find([name])
+        files = self._room.images.find(container.options.image).files
+        if path not in files:
+            raise Failed(f"Error response from daemon: Could not find the file {path} in container {name}", 1)
+        self._disk.path(to).parent.mkdir(parents=True, exist_ok=True)
+        self._disk.path(to).write_bytes(files[path])
+        self._disk.path(to).chmod(0o755)
+        call.warn(f"Successfully copied {len(files[path])}B to {to}")
+        return 0
 
     def _create(self, options: RunOptions) -> Container:
         """Take a name, and refuse what the engine refuses before it starts anything."""

@@ -502,14 +502,21 @@ class Systemd:
         if unit.on_console:
             self._console(f"{identifier}: {line}")
 
+    def _files(self, name: str) -> list[str]:
+        """A unit's file, and those that add to it, which begin with their own section."""
+        folder = f"{UNITS}/{name}.d"
+        return [
+            f"{UNITS}/{name}",
+            *sorted(f"{folder}/{path.name}" for path in self._disk.path(folder).glob("*.conf")),
+        ]
+
     def _find(self, name: str, what: str) -> Service | Timer:
         """A unit, read from its file when it is first asked for."""
         with self._lock:
             if name in self._units:
                 return self._units[name]
             try:
-                text = self._disk.read(f"{UNITS}/{name}")
-                unit = read_unit(name, text)
+                unit = read_unit(name, "\n".join(map(self._disk.read, self._files(name))))
             except (FileNotFoundError, IsADirectoryError):
                 if what == "stop":
                     raise Refused(f"Failed to stop {name}: Unit {name} not loaded.", 5) from None

@@ -27,6 +27,9 @@ SETTINGS = {
             "ExecStartPre",
             "ExecStop",
             "ExecStopPost",
+            "KillMode",
+            "LimitNOFILE",
+            "OOMPolicy",
             "RemainAfterExit",
             "Restart",
             "RestartSec",
@@ -44,6 +47,8 @@ SETTINGS = {
 
 #: Values that are understood, where not all of systemd's are.
 VALUES = {
+    "KillMode": frozenset({"mixed"}),
+    "OOMPolicy": frozenset({"continue"}),
     "Type": frozenset({"exec", "oneshot", "simple"}),
     "Restart": frozenset({"always", "no", "on-failure"}),
     "StandardOutput": frozenset({"inherit", "journal", "journal+console", "null"}),

@@ -10,6 +10,8 @@ from importlib.metadata import version
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from cloudprovider.emulator.guest_uv import is_uv, program
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
@@ -57,6 +59,8 @@ class Image:
         Environment variables that the image sets.
     entrypoint
         What it starts when it is told nothing else.
+    files
+        Programs that can be copied out of it, by their path in it.
     """
 
     name: str
@@ -65,6 +69,7 @@ class Image:
     architectures: tuple[str, ...] = ARCHITECTURES
     environ: Mapping[str, str] = field(default_factory=lambda: QUIET)
     entrypoint: tuple[str, ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
     def index(self) -> dict[str, Any]:
         """What its registry answers: an index with one manifest for each architecture.
@@ -92,7 +97,8 @@ def dask_image() -> str:
 class Images:
     """The images that can be pulled. Thread-safe.
 
-    At first there is one: Dask's own, at the versions of this interpreter and without the runtime.
+    At first there are Dask's own, at the versions of this interpreter and without the runtime, and uv's, of
+    any version.
     """
 
     def __init__(self) -> None:
@@ -159,6 +165,8 @@ class Images:
         with self._lock:
             if image := self._images.get(name):
                 return image
+        if is_uv(name):
+            return Image(name=name, environ={}, entrypoint=("/uv",), files={"/uv": program()})
         raise ImageNotFound(
             f"CannotPullContainerError: pull image manifest has been retried 5 time(s): "
             f"failed to resolve ref {name}: {name}: not found"
@@ -167,4 +175,4 @@ class Images:
     def exists(self, name: str) -> bool:
         """Whether a registry has this image."""
         with self._lock:
-            return name in self._images
+            return name in self._images or is_uv(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import gzip
 import json
 import re
@@ -16,6 +17,7 @@ from cloudprovider.config import seconds
 from cloudprovider.errors import ConfigError
 from cloudprovider.images import OFFICIAL, carries_runtime
 from cloudprovider.provider import Identity
+from cloudprovider.providers import _uv_lock
 from cloudprovider.providers._aws_landing import LOG_GROUP
 from cloudprovider.providers._aws_names import ROLES, parameter
 from cloudprovider.providers._cloud_init import merged, ours
@@ -76,43 +78,54 @@ def user_data(
         "devices": f"--gpus {gpus}" if gpus else "",
         "disks": DISKS,
         "expires": str(identity.expires),
-        "image": boot.image,
+        "image": _uv_lock.UV if config.boot == "uv" else boot.image,
         "lease": str(max(1, round(seconds(config.start_timeout, "start_timeout")))),
         "logging": _logging(identity.name, region, log_group),
     }
-    data = _whole(values, boot, runtime, config.user_data)
+    lock = _uv_lock.read(config.lock) if config.boot == "uv" else ""
+    data = _whole(values, boot, runtime, config.user_data, lock)
     if len(data) > MAX_USER_DATA:
         bare = dataclasses.replace(boot, environment={})
         without = {
-            "user_data=": _whole(values, boot, runtime, None),
-            "environment=": _whole(values, bare, runtime, config.user_data),
-            "the runtime": _whole(values, boot, NOTHING, config.user_data),
+            "user_data=": _whole(values, boot, runtime, None, lock),
+            "environment=": _whole(values, bare, runtime, config.user_data, lock),
+            "lock=": _whole(values, boot, runtime, config.user_data, lock and "\n"),
+            "the runtime": _whole(values, boot, NOTHING, config.user_data, lock),
         }
         raise _too_large(len(data), {what: len(data) - len(rest) for what, rest in without.items()})
     return data
 
 
-def _whole(values: Mapping[str, str], boot: Boot, runtime: tuple[str, bytes], own: str | None) -> bytes:
+def _whole(
+    values: Mapping[str, str], boot: Boot, runtime: tuple[str, bytes], own: str | None, lock: str
+) -> bytes:
     program, packed = runtime
     variables, rest = _split(boot)
-    text = templates.render(
-        "cloud-init.yaml",
-        boot=_zipped(rest.dumps()),
-        environment=_zipped("".join(f"{name}={value}\n" for name, value in variables.items())),
-        packed=_base64(packed),
-        program=RUNTIME if program else "-m cloudruntime",
-        runtime=_zipped(program),
+    values = {
         **values,
-    )
-    text = _bare(text)
+        "boot": _zipped(rest.dumps()),
+        "environment": _zipped("".join(f"{name}={value}\n" for name, value in variables.items())),
+        "lock": _zipped(lock),
+        "packed": _base64(packed),
+        "program": RUNTIME if program else "-m cloudruntime",
+        "python": boot.versions.get("python", ""),
+        "runtime": _zipped(program),
+    }
+    names = ["cloud-init-uv.yaml", "cloud-init.yaml"] if lock else ["cloud-init.yaml"]
+    texts = [_bare(templates.render(name, **values)) for name in names]
+    whole = functools.reduce(merged, [own, *texts] if own else texts)
     # cloud-init unpacks it: https://docs.cloud-init.io/en/latest/explanation/format.html
-    return gzip.compress((merged(own, text) if own else text).encode(), mtime=0)
+    return gzip.compress(whole.encode(), mtime=0)
 
 
 def _too_large(size: int, parts: Mapping[str, int]) -> ConfigError:
     of = ", ".join(f"{part} bytes of {what}" for what, part in parts.items() if part > 0)
     advice = "Make user_data= and environment= smaller: what is large belongs into the image or a bucket."
-    if parts["the runtime"] > 0:
+    if parts["lock="] > 0:
+        advice += (
+            " A pylock.toml or uv.lock takes fewer bytes than requirements with the hashes of every file."
+        )
+    elif parts["the runtime"] > 0:
         advice += f" An image that carries the runtime, such as one called {OFFICIAL}, saves its part."
     return ConfigError(
         f"The user data would be {size} bytes, of which {of}: EC2 takes {MAX_USER_DATA}. {advice}"
@@ -153,10 +166,6 @@ def secret(boot: Boot) -> str:
 
 def check(config: EC2Config, boots: Sequence[Boot]) -> None:
     """Refuse what cannot boot, before any call: user data of another kind than cloud-init's, or too much of it."""
-    if config.boot == "uv":
-        raise ConfigError(
-            "boot='uv' is not offered: leave it out, and pass image= for an environment of yours."
-        )
     for boot in boots:
         addressed = dataclasses.replace(boot, scheduler=boot.scheduler or "tls://255.255.255.255:8786")
         name, expires = boot.cluster, boot.leases.expires or 1
@@ -219,4 +228,4 @@ def pack(boot: Boot) -> tuple[str, bytes]:
         return "", b""
     from cloudruntime.packing import early, unpack
 
-    return unpack(f"r=open({RUNTIME + '.bz2'!r},'rb').read()"), early(boot)
+    return unpack("r=open(__file__+'.bz2','rb').read()"), early(boot)

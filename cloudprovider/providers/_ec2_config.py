@@ -77,9 +77,11 @@ class EC2Config(AWSConfig):
     role
         Name or ARN of an instance profile of yours, under whose role code on the machines runs.
     boot
-        `container` runs `image`; `uv` runs no container but an environment made of `lock` on the machine.
+        `container` runs `image`; `uv` runs no container but an environment that uv makes of `lock` on the
+        machine, with the client's minor version of Python.
     lock
-        Path of the lock file for `boot="uv"`.
+        For `boot="uv"`: path of a `requirements.txt` whose packages are all pinned by `==`, or of a
+        `pylock.toml` or `uv.lock`. Default: the packages of the client's environment, all of them from an index.
     user_data
         Further user data for every machine: a script, or cloud-init's.
     ssm_access
@@ -152,10 +154,8 @@ class EC2Config(AWSConfig):
             raise ConfigError(f"boot={self.boot!r} must be 'container' or 'uv'.")
         if self.boot == "uv" and self.image is not None:
             raise ConfigError("boot='uv' runs no container: leave out image=.")
-        if (self.boot == "uv") != (self.lock is not None):
-            raise ConfigError(
-                "boot='uv' and lock= belong together: a machine's environment is made of the lock."
-            )
+        if self.boot != "uv" and self.lock is not None:
+            raise ConfigError("lock= is what boot='uv' makes an environment of: pass both, or image=.")
 
     def markets(self, role: str) -> tuple[str, ...]:
         """The markets to order from, first choice first."""

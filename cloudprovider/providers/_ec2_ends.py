@@ -71,6 +71,10 @@ CAUSES = (
     (NO_IMAGE, PULL),
     (r"failed to initialize logging driver|the specified log group does not exist", NO_LOG),
     (
+        r"no environment could be made of lock=",
+        "Its console says what uv could not install: make the lock again for Linux and for this Python.",
+    ),
+    (
         r"docker: (command )?not found|docker\.service (not found|does not exist)",
         "The machine image has no container engine: pass another ami=, or none.",
     ),

@@ -95,6 +95,7 @@ class EC2Provider(Provider):
             from cloudprovider.providers import _ec2_tunnel
 
             _ec2_tunnel.plugin()
+        self.config = starts.settled(self.config)
         made = starts.booting(self.config, boots)
         (choices, images), landing, known, *_ = side_by_side(
             [

@@ -10,6 +10,7 @@ from guests import Machine, make
 
 from cloudprovider.emulator.guest import Kind
 from cloudprovider.emulator.guest_docker_run import BadFlag, read_run
+from cloudprovider.emulator.guest_uv import find_uv
 from cloudprovider.emulator.images import Images, dask_image
 from cloudprovider.emulator.room import Room
 
@@ -307,3 +308,24 @@ def test_wrong_flags_are_refused(words, why):
         read(*words, files={"/bad": "A B=1\n"})
 
     assert why in str(raised.value)
+
+
+def test_uv_is_copied_out_of_its_image(boot):
+    """A container that was never started gives what is in its image and nothing else; uv runs without a network."""
+    image = f"ghcr.io/astral-sh/uv:0.12.6@sha256:{64 * '0'}"
+    machine = boot(
+        script(
+            f"docker create --name uv {image}",
+            "docker cp uv:/uv /usr/local/bin/uv",
+            "docker cp uv:/etc/passwd /tmp/passwd",
+            "docker cp uv:/uv nowhere:/uv",
+            "docker cp missing:/uv /uv",
+            "docker rm uv",
+            "uv --version",
+        )
+    )
+
+    assert [0, 0, 1, 1, 1, 0, 0 if find_uv() else 127] == codes(machine)
+    assert "Could not find the file /etc/passwd in container uv" in machine.console
+    assert "No such container: missing" in machine.console
+    assert ("cloud-init: uv " if find_uv() else "set UV to its path") in machine.console

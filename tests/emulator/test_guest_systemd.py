@@ -129,6 +129,24 @@ def test_unknown_settings_make_a_unit_bad(boot):
     assert "cloud-init: code 1" in console
 
 
+def test_a_folder_beside_a_unit_adds_to_it(boot):
+    """What its files say comes after the unit's own, and what they leave empty is forgotten before."""
+    machine = boot(
+        {
+            "a.service": "[Service]\nExecStartPre=/bin/echo one\nExecStart=/bin/echo ours\nStandardOutput=journal+console",
+            "a.service.d/b.conf": "[Service]\nExecStartPre=/bin/echo two\nExecStart=\nExecStart=/bin/echo theirs",
+            "a.service.d/ignored": "[Service]\nExecStart=/bin/echo nobody",
+        },
+        "systemctl start a.service",
+    )
+    machine.said("echo: theirs")
+    said = [
+        line.partition("echo: ")[2] for line in machine.finished().splitlines() if line.startswith("echo:")
+    ]
+
+    assert ["one", "two", "theirs"] == said
+
+
 def test_masked_units_do_not_start(boot):
     """A masked unit cannot be started, and neither can one whose own file is there be masked."""
     machine = boot(

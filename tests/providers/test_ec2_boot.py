@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,7 @@ SCRIPT = "#!/bin/sh\necho mine\n"
 OWN_CONFIG = (
     "#cloud-config\nruncmd:\n  - [echo, mine]\nwrite_files:\n  - path: /etc/mine\n    content: mine\n"
 )
+LOCK = f"distributed=={metadata.version('distributed')}\n"
 needs_cloud_init = pytest.mark.skipif(
     shutil.which("cloud-init") is None, reason="Debian's package cloud-init is not installed"
 )
@@ -119,10 +121,10 @@ environments = st.dictionaries(
 )
 
 
-@given(environment=environments, own=st.sampled_from([None, SCRIPT, OWN_CONFIG]))
-def test_the_boot_survives_user_data(environment, own):
+@given(environment=environments, own=st.sampled_from([None, SCRIPT, OWN_CONFIG]), uv=st.booleans())
+def test_the_boot_survives_user_data(environment, own, uv):
     """What another process reads from user data is the Boot that was put there, whatever it holds."""
-    config, boot = boot_for("worker")
+    config, boot = boot_for("worker", **({"image": "", "boot": "uv", "lock": LOCK} if uv else {}))
     boot = dataclasses.replace(boot, environment=environment)
     config = dataclasses.replace(config, user_data=own)
 
@@ -286,11 +288,25 @@ def test_too_much_is_refused_before_any_call():
     boots.check(dataclasses.replace(config, user_data=SCRIPT), [boot])
 
 
-def test_an_environment_made_on_the_machine_is_refused():
-    """Machines run containers; the error comes before any call and names what to pass instead."""
-    config, boot = boot_for("worker", image="", boot="uv", lock="uv.lock")
-    with pytest.raises(ConfigError, match="pass image="):
-        boots.check(config, [dataclasses.replace(boot, secret=boots.secret(boot))])
+def test_a_lock_that_is_too_large_is_named():
+    """With its bytes; a lock with the hashes of every file is what makes user data too large."""
+    noise = "".join(f" --hash=sha256:{os.urandom(32).hex()}" for _ in range(300))
+    config, boot = boot_for("worker", image="", boot="uv", lock=f"{LOCK}zict==3.0{noise}\n")
+    with pytest.raises(ConfigError, match=r"\d{5} bytes of lock=") as error:
+        boots.check(config, [boot])
+
+    assert "pylock.toml" in str(error.value)
+
+
+def test_an_environment_made_of_a_lock_leaves_room():
+    """For forty packages with the hashes of both architectures, beside the runtime and an environment."""
+    config, boot = boot_for("scheduler", image="", boot="uv", lock=LOCK)
+    for number in range(40):
+        hashes = "".join(f" --hash=sha256:{os.urandom(32).hex()}" for _ in range(2))
+        config = dataclasses.replace(config, lock=f"{config.lock}package-{number}==1.{number}{hashes}\n")
+    boots.check(config, [boot])
+
+    assert len(made("scheduler", "", boot="uv", lock=LOCK)) < 12_500
 
 
 # -- cloud-init's and systemd's own opinions ------------------------------------------------------------
@@ -300,6 +316,9 @@ VARIANTS = [
     {"role": role, "image": image, "gpus": gpus, "user_data": own}
     for role in ("scheduler", "worker")
     for image, gpus, own in ((CARRIES, 0, None), (default_image(), 2, OWN_CONFIG))
+]
+VARIANTS += [
+    {"image": "", "boot": "uv", "lock": LOCK, "user_data": own} for own in (None, SCRIPT, OWN_CONFIG)
 ]
 
 
@@ -318,20 +337,26 @@ def test_cloud_init_s_schema_allows_it(variant, tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
-def test_systemd_reads_the_units(tmp_path):
-    """Each setting of theirs is known to systemd; that no container engine is installed here is not the units' fault."""
+@pytest.mark.parametrize("uv", [False, pytest.param(True, marks=needs_cloud_init)])
+def test_systemd_reads_the_units(tmp_path, uv):
+    """Each setting of theirs is known to systemd; what they start need not be installed here."""
     units = []
-    for path, content in files(made(gpus=1)).items():
-        if path.startswith("/etc/systemd/system/"):
-            units.append(tmp_path / Path(path).name)
-            units[-1].write_bytes(content)
+    _, whole = (
+        as_cloud_init_reads(made("worker", "", boot="uv", lock=LOCK)) if uv else ([], document(made(gpus=1)))
+    )
+    for file in whole["write_files"]:
+        if file["path"].startswith("/etc/systemd/system/"):
+            path = tmp_path / Path(file["path"]).relative_to("/etc/systemd/system")
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(file["content"])
+            units += [path] if path.parent == tmp_path else []
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True, check=False
     )
     ours = [
         line
         for line in (done.stdout + done.stderr).splitlines()
-        if "dask-cloud" in line and "docker" not in line
+        if "dask-cloud" in line and "docker" not in line and "is not executable" not in line
     ]
 
     assert 3 == len(units)

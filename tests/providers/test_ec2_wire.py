@@ -373,7 +373,7 @@ def test_diagnosis_of_what_never_ran():
         ({"spot": "always"}, "fallback"),
         ({"disk_size": 0}, "GiB"),
         ({"boot": "docker"}, "container"),
-        ({"boot": "uv"}, "lock="),
+        ({"boot": "uv", "image": "mine"}, "leave out image="),
         ({"lock": "uv.lock"}, "boot='uv'"),
         ({"instance_args": {"UserData": "x"}}, "UserData"),
         ({"security_groups": ["a", "b", "c", "d", "e"]}, "at most 4"),
