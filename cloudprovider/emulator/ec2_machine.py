@@ -281,7 +281,7 @@ class LiveInstance(Instance):  # type: ignore[misc]
             "ImageId": self.image_id,
             "State": {"Code": self.state_code, "Name": self.state},
             "PrivateDnsName": self.private_dns_name,
-            "PublicDnsName": self.public_dns_name or "",
+            "PublicDnsName": (self.public_dns_name or "") if self.state != "pending" else "",
             "StateTransitionReason": self._reason,
             "KeyName": self.key_name,
             "AmiLaunchIndex": self.ami_launch_index,
@@ -345,13 +345,21 @@ class LiveInstance(Instance):  # type: ignore[misc]
         first = self.nics[0]
         return {
             "PrivateIpAddress": first.private_ip_address,
-            "PublicIpAddress": first.public_ip,
+            "PublicIpAddress": self._told(first),
             "SubnetId": first.subnet.id,
             "VpcId": first.subnet.vpc_id,
             "SourceDestCheck": self.source_dest_check,
             "SecurityGroups": _groups(self.security_groups),
             "NetworkInterfaces": [self._interface(one) for one in self.nics.values()],
         }
+
+    def _told(self, interface: Any) -> str | None:
+        """The public address of an interface, which nobody is told before the instance runs.
+
+        "This name is not available until the instance enters the running state" is said of its public name:
+        https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_Instance.html
+        """
+        return None if self.state == "pending" else interface.public_ip
 
     def _interface(self, one: Any) -> Document:
         name = hostname(self.region_name, one.private_ip_address)
@@ -384,11 +392,11 @@ class LiveInstance(Instance):  # type: ignore[misc]
             "VpcId": one.subnet.vpc_id,
             "InterfaceType": "interface",
         }
-        if one.public_ip:
+        if public := self._told(one):
             association = {
                 "IpOwnerId": "amazon",
                 "PublicDnsName": self.public_dns_name or "",
-                "PublicIp": one.public_ip,
+                "PublicIp": public,
             }
             document["Association"] = address["Association"] = association
         return document

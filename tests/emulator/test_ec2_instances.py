@@ -122,10 +122,13 @@ def test_interface_says_subnet_groups_and_address(machines):
     group = machines.ec2.create_security_group(GroupName="own", Description="x")["GroupId"]
     interface = {"DeviceIndex": 0, "SubnetId": subnet["SubnetId"], "Groups": [group]}
     [private] = machines.run(NetworkInterfaces=[{**interface, "AssociatePublicIpAddress": False}])
-    [public] = machines.run(NetworkInterfaces=[{**interface, "AssociatePublicIpAddress": True}])
+    [ordered] = machines.run(NetworkInterfaces=[{**interface, "AssociatePublicIpAddress": True}])
+    [private, public] = machines.until([private["InstanceId"], ordered["InstanceId"]], "running")
 
+    assert ("", False) == (ordered["PublicDnsName"], "PublicIpAddress" in ordered)  # nobody knows it yet
     assert "PublicIpAddress" not in private
-    assert "PublicIpAddress" in public
+    assert public["PublicDnsName"]
+    assert public["PublicIpAddress"] == public["NetworkInterfaces"][0]["Association"]["PublicIp"]
     assert [group] == [one["GroupId"] for one in private["SecurityGroups"]]
     assert (subnet["SubnetId"], subnet["AvailabilityZone"]) == (
         private["SubnetId"],

@@ -109,6 +109,7 @@ def test_metadata_says_what_the_api_says(machines, bare):
     tags = [{"ResourceType": "instance", "Tags": [{"Key": "colour", "Value": "red"}]}]
     options = {"InstanceMetadataTags": "enabled"}
     [made] = machines.run(UserData="#!/bin/sh\n", TagSpecifications=tags, MetadataOptions=options)
+    [made] = machines.until([made["InstanceId"]], "running")
     ask = Asker(bare, made["InstanceId"]).trusted().ask
 
     assert (made["PrivateIpAddress"], made["PublicIpAddress"], made["PrivateDnsName"]) == (
