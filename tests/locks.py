@@ -34,7 +34,7 @@ def needs_uv(lock: str, folder: Path) -> str:
     if (uv := find_uv()) is None:
         pytest.skip("there is no uv: set UV to its path")
     (folder / "lock.txt").write_text(lock)
-    options = ["--offline", "--no-config", "--dry-run", "--target", folder / "target"]
+    options = ["--offline", "--no-config", "--dry-run", "--target", str(folder / "target")]
     done = subprocess.run(
         [uv, "pip", "install", *options, "-r", folder / "lock.txt"],
         capture_output=True,
