@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from cloudprovider.emulator import Emulator
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 # A shell that starts the tests in the background has them ignore interrupts, and so all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -30,3 +36,20 @@ def bare(bare_process):
     bare_process.reset(profile="instant", time_scale=1.0, seed=0)
     with bare_process.active():
         yield bare_process
+
+
+@pytest.fixture
+def report(tmp_path):
+    """Runs a benchmark; gives what it says in JSON."""
+
+    def run(script: str, *arguments: str) -> dict:
+        file = tmp_path / "report.json"
+        command = [sys.executable, BENCHMARKS / script, "--json", file, *arguments]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=150)
+        said = json.loads(file.read_text())
+        tables = [table for table in said.values() if isinstance(table, list)]
+        lines = sum(len(table) + 1 for table in tables)
+        assert lines == done.stdout.count("\n| "), "a line of each row, and of their names"
+        return said
+
+    return run
