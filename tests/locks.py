@@ -36,7 +36,7 @@ def needs_uv(lock: str, folder: Path) -> str:
     (folder / "lock.txt").write_text(lock)
     options = ["--offline", "--no-config", "--dry-run", "--target", str(folder / "target")]
     done = subprocess.run(
-        [uv, "pip", "install", *options, "-r", folder / "lock.txt"],
+        [uv, "pip", "sync", *options, folder / "lock.txt"],
         capture_output=True,
         text=True,
         check=False,
