@@ -79,11 +79,11 @@ def _path(task: Task, efs: Mapping[str, Any]) -> str:
             "correct, and ensure that the VPC has an EFS mount target for this file system ID."
         )
     if not point:
-        return f"{id}/root/{efs.get('rootDirectory', '/').strip('/')}"
+        return f"{id}/{efs.get('rootDirectory', '/').strip('/')}"
     access = backend.access_points.get(point)
     if access is None or access.file_system_id != id:
         raise _failed(f"mount.nfs4: access denied by server while mounting 127.0.0.1:/ ({point})")
-    return f"{id}/root/{(access.root_directory or {}).get('Path', '/').strip('/')}"
+    return f"{id}/{(access.root_directory or {}).get('Path', '/').strip('/')}"
 
 
 def _failed(said: str) -> Exception:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cloudprovider.provider import Identity
     from cloudprovider.providers._aws import AWS
 
-__all__ = ["groups_of", "moments", "overdue", "owners_of", "parameters", "sweep"]
+__all__ = ["groups_of", "log_lines", "moments", "overdue", "owners_of", "parameters", "sweep"]
 
 
 def sweep(
@@ -72,6 +72,13 @@ def parameters(aws: AWS, cluster: str, whose: Iterable[str]) -> list[str]:
     """Delete a cluster's parameters, of those that are there."""
     every = [names.parameter(cluster, one) for one in whose]
     return list(aws.call("ssm", "delete_parameters", Names=every).get("DeletedParameters", ()))
+
+
+def log_lines(aws: AWS, group: str, stream: str, count: int) -> str:
+    """The last lines of a log stream; empty while there is none."""
+    request = {"logGroupName": group, "logStreamName": stream, "limit": count, "startFromHead": False}
+    answer = aws.call("logs", "get_log_events", fine=["ResourceNotFoundException"], **request)
+    return "\n".join(event["message"] for event in answer.get("events", ()))
 
 
 def groups_of(aws: AWS, cluster: str | None) -> list[dict[str, Any]]:

@@ -213,17 +213,9 @@ class EC2Provider(Provider):
 
     def logs(self, id: str, lines: int = 100) -> str:
         """The last log lines of one machine, dead or alive: of its container, or else of its console."""
-        answer = self.aws.call(
-            "logs",
-            "get_log_events",
-            fine=["ResourceNotFoundException"],
-            logGroupName=self._plan.landing.log_group if self._plan else self.config.log_group or LOG_GROUP,
-            logStreamName=names.log_stream(self.identity.name, id),
-            limit=lines,
-            startFromHead=False,
-        )
-        events = [event["message"] for event in answer.get("events", ())]
-        return "\n".join(events) if events else ends.console(self.aws, id, lines)
+        group = self._plan.landing.log_group if self._plan else self.config.log_group or LOG_GROUP
+        stream = names.log_stream(self.identity.name, id)
+        return _aws_ends.log_lines(self.aws, group, stream, lines) or ends.console(self.aws, id, lines)
 
     def tunnel(self, machine: Machine) -> Tunnel:
         """The way to a scheduler through AWS Systems Manager, with no rule open to anybody; not opened yet."""

@@ -482,16 +482,8 @@ class ECSProvider(Provider):
 
     def logs(self, id: str, lines: int = 100) -> str:
         """The last log lines of one machine, dead or alive."""
-        answer = self.aws.call(
-            "logs",
-            "get_log_events",
-            fine=["ResourceNotFoundException"],
-            logGroupName=self._landing.log_group if self._landing else self.config.log_group or LOG_GROUP,
-            logStreamName=names.log_stream(self.identity.name, id),
-            limit=lines,
-            startFromHead=False,
-        )
-        return "\n".join(event["message"] for event in answer.get("events", ()))
+        group = self._landing.log_group if self._landing else self.config.log_group or LOG_GROUP
+        return _aws_ends.log_lines(self.aws, group, names.log_stream(self.identity.name, id), lines)
 
     def tunnel(self, machine: Machine) -> Tunnel:
         """The way to a scheduler through ECS Exec, with no rule open to anybody; not opened yet."""

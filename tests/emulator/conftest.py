@@ -1,10 +1,13 @@
-"""An account of the embedded AWS with what a Fargate task needs."""
+"""Accounts of the embedded AWS with what tasks and instances need, and machines without any."""
 
 from __future__ import annotations
+
+import itertools
 
 import pytest
 from ec2_account import Machines
 from fargate_account import Account
+from guests import Machine, make
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +36,19 @@ def machines(bare, bare_clients):
     """An account on it with what EC2 machines need."""
     del bare
     return Machines(**bare_clients).prepare()
+
+
+@pytest.fixture
+def boot(room):
+    """Boots virtual machines in a test's own room, and leaves nothing of them."""
+    machines: list[Machine] = []
+    ids = itertools.count(1)
+
+    def boot(user_data="", kind=None, **options) -> Machine:
+        machines.append(make(room, f"i-{next(ids):017x}", user_data, kind, **options))
+        return machines[-1]
+
+    yield boot
+    for machine in machines:
+        machine.guest.discard()
+        assert not machine.guest.path("/").exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import itertools
 import os
 import resource
 import signal
@@ -13,7 +12,7 @@ from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 
 import pytest
-from guests import Machine, all_gone, lives, make
+from guests import Machine, all_gone, lives
 
 from cloudprovider.emulator.guest import Kind
 from cloudprovider.emulator.images import Images, dask_image
@@ -78,22 +77,6 @@ def room(images):
     room = Room(images)
     yield room
     room.close()
-
-
-@pytest.fixture
-def boot(room):
-    """Boots machines, and leaves nothing of them."""
-    machines: list[Machine] = []
-    ids = itertools.count(1)
-
-    def boot(user_data="", kind=None, **options) -> Machine:
-        machines.append(make(room, f"i-{next(ids):017x}", user_data, kind, **options))
-        return machines[-1]
-
-    yield boot
-    for machine in machines:
-        machine.guest.discard()
-        assert not machine.guest.path("/").exists()
 
 
 def units(**services: str) -> str:

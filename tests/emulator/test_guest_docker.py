@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
-from guests import Machine, make
 
 from cloudprovider.emulator.guest import Kind
 from cloudprovider.emulator.guest_docker_run import BadFlag, read_run
 from cloudprovider.emulator.guest_uv import find_uv
 from cloudprovider.emulator.images import Images, dask_image
 from cloudprovider.emulator.room import Room
+
+if TYPE_CHECKING:
+    from guests import Machine
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the embedded cloud runs on Linux")
 
@@ -28,20 +30,6 @@ def room():
     room = Room(images)
     yield room
     room.close()
-
-
-@pytest.fixture
-def boot(room):
-    machines: list[Machine] = []
-    ids = itertools.count(1)
-
-    def boot(user_data, kind=None, **options) -> Machine:
-        machines.append(make(room, f"i-d{next(ids)}", user_data, kind, **options))
-        return machines[-1]
-
-    yield boot
-    for machine in machines:
-        machine.guest.discard()
 
 
 def script(*commands: str) -> str:

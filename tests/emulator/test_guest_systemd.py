@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import pytest
-from guests import Machine, make
 
 from cloudprovider.emulator.guest_units import (
     BadUnit,
@@ -18,6 +17,9 @@ from cloudprovider.emulator.guest_units import (
 )
 from cloudprovider.emulator.images import Images
 from cloudprovider.emulator.room import Room
+
+if TYPE_CHECKING:
+    from guests import Machine
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the embedded cloud runs on Linux")
 
@@ -30,29 +32,24 @@ def room():
 
 
 @pytest.fixture
-def boot(room):
-    machines: list[Machine] = []
-    ids = itertools.count(1)
+def boot_units(boot):
+    """Boots a machine with these units, or files, that runs commands."""
 
-    def boot(units, *commands, **options) -> Machine:
+    def boot_units(units, *commands, **options) -> Machine:
         files = "".join(
             f"  - path: {name if name.startswith('/') else f'/etc/systemd/system/{name}'}\n    content: |\n"
             + "".join(f"      {line.strip()}\n" for line in text.strip().splitlines())
             for name, text in units.items()
         )
         runcmd = "".join(f"  - [sh, -c, '{command}']\n" for command in commands)
-        user_data = f"#cloud-config\nwrite_files:\n{files}runcmd:\n{runcmd}"
-        machines.append(make(room, f"i-s{next(ids)}", user_data, **options))
-        return machines[-1]
+        return boot(f"#cloud-config\nwrite_files:\n{files}runcmd:\n{runcmd}", **options)
 
-    yield boot
-    for machine in machines:
-        machine.guest.discard()
+    return boot_units
 
 
-def test_service_runs_its_commands_in_order(boot):
+def test_service_runs_its_commands_in_order(boot_units):
     """ExecStartPre, ExecStart, ExecStop and ExecStopPost follow each other, with the unit's variables in them."""
-    machine = boot(
+    machine = boot_units(
         {
             "/etc/variables": "# not this\nB='two words'\nC=3\n",
             "a.service": """[Unit]
@@ -88,9 +85,9 @@ def test_service_runs_its_commands_in_order(boot):
     ] == [line for line in ours if "a.service" in line or not line.startswith("systemd")]
 
 
-def test_failed_start_is_told_to_who_asked(boot):
+def test_failed_start_is_told_to_who_asked(boot_units):
     """A oneshot that fails makes `systemctl start` fail, in systemd's words, and its stop commands still run."""
-    machine = boot(
+    machine = boot_units(
         {
             "bad.service": """[Service]
             Type=oneshot
@@ -116,9 +113,9 @@ def test_failed_start_is_told_to_who_asked(boot):
     assert "echo: not stopped" not in console
 
 
-def test_unknown_settings_make_a_unit_bad(boot):
+def test_unknown_settings_make_a_unit_bad(boot_units):
     """A setting that is not emulated is an error on the console: nobody can come to rely on it."""
-    machine = boot(
+    machine = boot_units(
         {"odd.service": "[Service]\nExecStart=/bin/true\nCPUQuota=20%%\n"},
         "systemctl start odd || echo code $?",
     )
@@ -129,9 +126,9 @@ def test_unknown_settings_make_a_unit_bad(boot):
     assert "cloud-init: code 1" in console
 
 
-def test_a_folder_beside_a_unit_adds_to_it(boot):
+def test_a_folder_beside_a_unit_adds_to_it(boot_units):
     """What its files say comes after the unit's own, and what they leave empty is forgotten before."""
-    machine = boot(
+    machine = boot_units(
         {
             "a.service": "[Service]\nExecStartPre=/bin/echo one\nExecStart=/bin/echo ours\nStandardOutput=journal+console",
             "a.service.d/b.conf": "[Service]\nExecStartPre=/bin/echo two\nExecStart=\nExecStart=/bin/echo theirs",
@@ -147,9 +144,9 @@ def test_a_folder_beside_a_unit_adds_to_it(boot):
     assert ["one", "two", "theirs"] == said
 
 
-def test_masked_units_do_not_start(boot):
+def test_masked_units_do_not_start(boot_units):
     """A masked unit cannot be started, and neither can one whose own file is there be masked."""
-    machine = boot(
+    machine = boot_units(
         {"mine.service": "[Service]\nExecStart=/bin/true\n"},
         "systemctl mask --now docker ghost; systemctl start docker || echo code $?",
         "systemctl is-active docker; systemctl mask mine || echo code $?; systemctl is-enabled docker ghost",
@@ -164,9 +161,9 @@ def test_masked_units_do_not_start(boot):
     assert 2 == console.count("cloud-init: masked")
 
 
-def test_stopping_waits_no_longer_than_the_unit_says(boot):
+def test_stopping_waits_no_longer_than_the_unit_says(boot_units):
     """A service that ignores SIGTERM is killed after TimeoutStopSec; one that does not ends at once."""
-    machine = boot(
+    machine = boot_units(
         {
             "deaf.service": "[Service]\nExecStart=/bin/sh -c \"trap '' TERM; echo up; while :; do sleep 0.1; done\"\nTimeoutStopSec=1\nStandardOutput=journal+console",
             "good.service": "[Service]\nExecStart=/bin/sleep 600",
@@ -183,9 +180,9 @@ def test_stopping_waits_no_longer_than_the_unit_says(boot):
     assert "cloud-init: inactive\ncloud-init: active" in machine.console
 
 
-def test_changed_units_count_after_a_reload(boot):
+def test_changed_units_count_after_a_reload(boot_units):
     """A unit file that changed is read again after daemon-reload, and not before."""
-    machine = boot(
+    machine = boot_units(
         {"a.service": "[Service]\nType=oneshot\nExecStart=/bin/echo first\nStandardOutput=journal+console"},
         "systemctl start a; sed -i s/first/second/ /etc/systemd/system/a.service; systemctl start a",
         "systemctl daemon-reload; systemctl start a",
@@ -196,9 +193,9 @@ def test_changed_units_count_after_a_reload(boot):
     assert 1 == console.count("echo: second")
 
 
-def test_service_restarts_as_it_says_until_it_is_given_up(boot):
+def test_service_restarts_as_it_says_until_it_is_given_up(boot_units):
     """Restart=on-failure starts a failed service again, until it failed too often."""
-    machine = boot(
+    machine = boot_units(
         {
             "a.service": '[Service]\nExecStart=/bin/sh -c "echo try; exit 1"\nRestart=on-failure\nStandardOutput=journal+console'
         },
@@ -209,11 +206,11 @@ def test_service_restarts_as_it_says_until_it_is_given_up(boot):
     assert 5 == machine.console.count("sh: try")
 
 
-def test_timers_elapse_in_scaled_time(boot):
+def test_timers_elapse_in_scaled_time(boot_units):
     """OnActiveSec, OnUnitActiveSec and OnBootSec count in the emulated time; a calendar time is as it is."""
     soon = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(time.time() + 4))
     service = "[Service]\nType=oneshot\nExecStart=/bin/echo {0}\nStandardOutput=journal+console"
-    machine = boot(
+    machine = boot_units(
         {
             "often.timer": "[Timer]\nOnActiveSec=100\nOnUnitActiveSec=5min\nAccuracySec=1",
             "often.service": service.format("often"),
