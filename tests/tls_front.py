@@ -45,7 +45,8 @@ class Front:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        await self.drop()
+        while self._tasks:
+            await self.drop()
 
     async def drop(self) -> None:
         """End every connection."""
@@ -57,14 +58,16 @@ class Front:
         self.accepted += 1
         self._tasks.add(task := asyncio.current_task())
         try:
+            if not self._server.is_serving():  # it was accepted while the server closed
+                return
             name = self._asked.get(writer.get_extra_info("ssl_object"), "").partition(".")[0]
             if (port := self.ports.get(name or "dashboard")) is not None:
                 await self._relay(reader, writer, port)
         except asyncio.CancelledError:
             pass
         finally:
-            self._tasks.discard(task)
             await _closed(writer)
+            self._tasks.discard(task)
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
         page_reader, page_writer = await asyncio.open_connection("127.0.0.1", port)
