@@ -160,6 +160,14 @@ class ProviderContract:
         self.prepare(provider, secrets)
         assert self.make("contract").attach().client
 
+    def test_a_name_has_one_cluster(self, provider):
+        """Of two clusters of one owner, name and second, the second is refused, and the first goes on."""
+        second = self.make("contract")
+        second.identity = provider.identity
+        with pytest.raises(CloudError, match="contract"):
+            self.prepare(second, make_secrets(provider.identity))
+        assert self.make("contract").attach().client
+
     def test_expired_clusters_are_swept(self, secrets):
         """What a cluster left behind goes when its `expires` has passed, and no sooner."""
         provider = self.make("contract", max_lifetime="1s")

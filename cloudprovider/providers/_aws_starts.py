@@ -71,7 +71,7 @@ def claim(
     if _put(aws, config, identity, "client", secret):
         return
     owner, service = _owner(aws, identity.name)
-    if owner != identity:  # else it is a retried call
+    if owner != identity or _stored(aws, identity.name) != secret:  # else it is a retried call
         now = time.time()
         old = owner is not None and (owner.expires < now or owner.created < now - LEFT_S)
         if not old or service != config.service or live(identity.name):
@@ -95,6 +95,13 @@ def _owner(aws: AWS, cluster: str) -> tuple[Identity | None, str]:
     answer = aws.call("ssm", "list_tags_for_resource", **request)
     tags = {tag["Key"]: tag["Value"] for tag in answer["TagList"]}
     return ledger.identity(tags), tags.get(ledger.SERVICE, "")
+
+
+def _stored(aws: AWS, cluster: str) -> str:
+    """The client secret under a name: two clusters of one owner and second differ in nothing else."""
+    request = {"Name": names.parameter(cluster, "client"), "WithDecryption": True}
+    answer = aws.call("ssm", "get_parameter", fine=["ParameterNotFound"], **request)
+    return str(answer["Parameter"]["Value"]) if answer else ""
 
 
 def store(aws: AWS, config: AWSConfig, identity: Identity, whose: str, secret: str) -> None:

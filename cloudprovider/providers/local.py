@@ -38,6 +38,8 @@ __all__ = ["LocalConfig", "LocalProvider"]
 
 #: Seconds a machine may take to end after it was asked to, before it is made to.
 GRACE_S = 5.0
+#: A name whose cluster has no machine is free again after this.
+LEFT_S = 60.0
 LINUX = sys.platform == "linux"
 
 
@@ -120,13 +122,15 @@ class LocalProvider(Provider):
         super().__init__(config, identity)
         self.capacity = config.capacity
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._claimed: bool | None = None  # None: prepare() has not been tried
 
     # -- the cluster -------------------------------------------------------------------------------
 
     def prepare(self, boots: Sequence[Boot], secrets: Secrets) -> tuple[Boot, ...]:
         home = self._home(self.identity.name)
-        for part in (home, home / "machines", home / "logs"):
-            part.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._claim(home, secrets.client)
+        for part in (home / "machines", home / "logs"):
+            part.mkdir(exist_ok=True, mode=0o700)
         _write(home / "tags.json", json.dumps(ledger.for_cluster(self.identity, self.config.tags)))
         _write(home / "machine.secret", secrets.machine)
         _write(home / "client.secret", secrets.client)
@@ -134,6 +138,27 @@ class LocalProvider(Provider):
         for boot in ready:
             _write(home / f"{boot.role}.boot", boot.dumps())
         return ready
+
+    def _claim(self, home: Path, secret: str) -> None:
+        """Take the cluster's name by making its directory, which only one can."""
+        self._claimed = bool(self._claimed)
+        home.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            home.mkdir(mode=0o700)
+        except FileExistsError as error:
+            stored = home / "client.secret"
+            retried = stored.exists() and stored.read_text() == secret
+            if not retried:
+                if self.list(home.name) or time.time() - home.stat().st_mtime < LEFT_S:
+                    raise CloudError(
+                        f"There is a cluster {home.name!r} in {self.config.root} already. Attach to it with "
+                        f"from_name({home.name!r}), end it with `dask cloud sweep {home.name}`, or choose "
+                        "another name."
+                    ) from error
+                self._claimed = None
+                self.sweep(home.name)
+                home.mkdir(mode=0o700)
+        self._claimed = True
 
     def attach(self) -> Secrets:
         home = self._home(self.identity.name)
@@ -191,7 +216,7 @@ class LocalProvider(Provider):
 
     def sweep(self, cluster: str) -> Swept:
         home = self._home(cluster)
-        if not home.is_dir():
+        if not home.is_dir() or (self._claimed is False and cluster == self.identity.name):
             return Swept()
         machines = tuple(m.id for m in self.list(cluster))
         here = self.identity
