@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 
     from cloudprovider.emulator.discovery_documents import Method, Problem
 
+#: The one project of an emulated account, and its number.
+PROJECT = "dask-emulated"
+NUMBER = "123456789012"
+#: Whom the key file of `environ` is for: the project's owner.
+PERSON = f"person@{PROJECT}.iam.gserviceaccount.com"
+#: https://cloud.google.com/compute/docs/access/service-accounts#default_service_account
+DEFAULT_ACCOUNT = f"{NUMBER}-compute@developer.gserviceaccount.com"
+
 #: What each HTTP status is in the terms of google.rpc.Code.
 STATUSES = {
     400: "INVALID_ARGUMENT",
