@@ -9,15 +9,16 @@ from cloudprovider import tags as ledger
 from cloudprovider.errors import CloudError
 from cloudprovider.provider import Swept
 from cloudprovider.providers import _aws_names as names
-from cloudprovider.providers._aws import code, side_by_side
+from cloudprovider.providers._aws import code
+from cloudprovider.providers._calls import moments, side_by_side
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from cloudprovider.provider import Identity
     from cloudprovider.providers._aws import AWS
 
-__all__ = ["groups_of", "log_lines", "moments", "overdue", "owners_of", "parameters", "sweep"]
+__all__ = ["groups_of", "log_lines", "overdue", "owners_of", "parameters", "sweep"]
 
 
 def sweep(
@@ -118,15 +119,6 @@ def _remove_group(aws: AWS, id: str) -> bool:
             raise
         return False
     return True
-
-
-def moments(patience_s: float) -> Iterator[float]:
-    """Moments at which to look again, ever farther apart, until patience ends."""
-    start, pause = time.monotonic(), 0.1
-    while (passed := time.monotonic() - start) <= patience_s:
-        yield passed
-        time.sleep(min(pause, 5.0))
-        pause *= 1.5
 
 
 def owners_of(resources: Iterable[Mapping[str, Any]], service: str) -> dict[str, Identity]:

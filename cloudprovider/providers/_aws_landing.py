@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cloudprovider import templates
 from cloudprovider.errors import CapacityError, CloudError, ConfigError
-from cloudprovider.providers._aws import side_by_side
 from cloudprovider.providers._aws_config import listed
 from cloudprovider.providers._aws_wire import MARK, ec2_tags, group_request
+from cloudprovider.providers._calls import side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cloudprovider.provider import Quota
-from cloudprovider.providers._aws import side_by_side
+from cloudprovider.providers._calls import side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,8 @@ from cloudprovider.errors import BootError, CloudError
 from cloudprovider.providers import _aws_ends as shared
 from cloudprovider.providers import _aws_names, _ec2_boot, _ec2_names
 from cloudprovider.providers import _ec2_wire as wire
-from cloudprovider.providers._aws import because, chunks, code, side_by_side
+from cloudprovider.providers._aws import because, code
+from cloudprovider.providers._calls import chunks, side_by_side
 from cloudprovider.providers._ec2_plan import PARTS
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from cloudprovider.errors import BootError, CloudError, ConfigError, Credentials
 from cloudprovider.providers import _aws_ends as shared
 from cloudprovider.providers import _ecs_names as names
 from cloudprovider.providers import _ecs_wire as wire
-from cloudprovider.providers._aws import because, chunks, side_by_side
+from cloudprovider.providers._aws import because
 from cloudprovider.providers._aws_names import ROLES
+from cloudprovider.providers._calls import chunks, side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

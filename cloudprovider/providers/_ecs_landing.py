@@ -9,9 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cloudprovider.providers import _aws_landing as shared
-from cloudprovider.providers._aws import side_by_side
 from cloudprovider.providers._aws_landing import Network, Role
 from cloudprovider.providers._aws_wire import MARK
+from cloudprovider.providers._calls import side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -20,9 +20,10 @@ from cloudprovider.providers import _ec2_landing as land
 from cloudprovider.providers import _ec2_names as names
 from cloudprovider.providers import _ec2_starts as starts
 from cloudprovider.providers import _ec2_wire as wire
-from cloudprovider.providers._aws import AWS, Pace, code, side_by_side
+from cloudprovider.providers._aws import AWS, code
 from cloudprovider.providers._aws_landing import LOG_GROUP
 from cloudprovider.providers._aws_wire import sources_of
+from cloudprovider.providers._calls import Pace, side_by_side
 from cloudprovider.providers._ec2_config import EC2Config
 from cloudprovider.providers._ec2_plan import Plan
 from cloudprovider.security import Secrets

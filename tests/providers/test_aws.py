@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 
 from cloudprovider import errors
 from cloudprovider.errors import CapacityError, CloudError, ConfigError, CredentialsError, QuotaError
-from cloudprovider.providers import _aws
+from cloudprovider.providers import _aws, _calls
 
 
 def refused(code: str, message: str = "because", operation: str = "RunTask") -> ClientError:
@@ -103,8 +103,8 @@ def test_calls_run_side_by_side_and_answer_in_order():
         together.wait()
         return number
 
-    assert list(range(8)) == _aws.side_by_side([lambda n=n: call(n) for n in range(8)], width=8)
-    assert [] == _aws.side_by_side([])
+    assert list(range(8)) == _calls.side_by_side([lambda n=n: call(n) for n in range(8)], width=8)
+    assert [] == _calls.side_by_side([])
 
 
 def test_first_error_comes_once_all_have_ended():
@@ -119,7 +119,7 @@ def test_first_error_comes_once_all_have_ended():
         raise CloudError("no")
 
     with pytest.raises(CloudError, match="no"):
-        _aws.side_by_side([fails, slow, slow])
+        _calls.side_by_side([fails, slow, slow])
     assert [1, 1] == ended
 
 
@@ -127,7 +127,7 @@ def test_side_by_side_works_at_the_interpreter_s_exit():
     """Where executors refuse work, calls are still made: clusters close at exit."""
     script = """
         import atexit
-        from cloudprovider.providers._aws import side_by_side
+        from cloudprovider.providers._calls import side_by_side
         atexit.register(lambda: print(side_by_side([lambda: 1, lambda: 2, lambda: 3])))
     """
     done = subprocess.run(
@@ -142,7 +142,7 @@ def test_side_by_side_works_at_the_interpreter_s_exit():
 
 def test_pace_keeps_to_burst_and_rate():
     """A burst goes at once, the rest as the rate allows."""
-    pace = _aws.Pace(burst=10, rate=100)
+    pace = _calls.Pace(burst=10, rate=100)
     start = time.monotonic()
     pace.take(10)
     assert time.monotonic() - start < 0.05
