@@ -7,6 +7,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cloudprovider import credentials
 from cloudprovider.errors import CloudError
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from cloudprovider.provider import Machine
 
-__all__ = ["CLOUDS", "Cloud", "cluster_class", "discover", "machines", "provider"]
+__all__ = ["CLOUDS", "Cloud", "cluster_class", "configured", "discover", "machines", "provider"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +28,19 @@ class Cloud:
         Name of the cluster class in `cloudprovider`; it needs `distributed`.
     module, config, provider
         Where the other two are, which do not.
+    vendor
+        Whose credentials it takes, by the names of `cloudprovider.credentials`; empty where it takes none.
     """
 
     cluster: str
     module: str
     config: str
     provider: str
+    vendor: str = ""
 
+
+#: In whose name every cluster is listed.
+NOBODY = "nobody"
 
 #: By what the command line calls a provider.
 CLOUDS = {
@@ -42,12 +49,21 @@ CLOUDS = {
         module="cloudprovider.providers.ecs",
         config="FargateConfig",
         provider="ECSProvider",
+        vendor="aws",
+    ),
+    "ecs": Cloud(
+        cluster="ECSCluster",
+        module="cloudprovider.providers.ecs",
+        config="ECSConfig",
+        provider="ECSProvider",
+        vendor="aws",
     ),
     "ec2": Cloud(
         cluster="EC2Cluster",
         module="cloudprovider.providers.ec2",
         config="EC2Config",
         provider="EC2Provider",
+        vendor="aws",
     ),
     "local": Cloud(
         cluster="ProcessCluster",
@@ -65,11 +81,16 @@ def cluster_class(cloud: str) -> Any:
     return getattr(cloudprovider, CLOUDS[cloud].cluster)
 
 
-def provider(cloud: str, name: str | None = None, **options: Any) -> Any:
+def configured() -> tuple[str, ...]:
+    """The clouds that can be asked: those that take no credentials, or whose credentials may be here."""
+    return tuple(name for name, row in CLOUDS.items() if not row.vendor or credentials.configured(row.vendor))
+
+
+def provider(cloud: str, name: str = NOBODY, **options: Any) -> Any:
     """A provider that can list and sweep, without a cluster of its own; it imports no `distributed`."""
     row = CLOUDS[cloud]
     module = importlib.import_module(row.module)
-    config = getattr(module, row.config).of(name=name, **options)
+    config = getattr(module, row.config).named(name, **options)
     return getattr(module, row.provider)(config, config.identity())
 
 
@@ -80,7 +101,7 @@ def machines(cloud: str, **options: Any) -> list[Machine]:
 
 async def discover() -> AsyncIterator[tuple[str, Any]]:
     """Yield the name and the class of each running cluster; a cloud without credentials has none."""
-    for cloud in CLOUDS:
+    for cloud in configured():
         try:
             found = await asyncio.to_thread(machines, cloud)
         except (CloudError, ImportError):

@@ -335,7 +335,8 @@ def test_ecs_cluster_that_is_not_there(cloud):
 def test_found_from_anywhere_by_the_command_line(cloud):
     """`dask cloud list` and `sweep` find a cluster in an ECS cluster of the user's by its name alone."""
     ECSCluster(name="mine", n_workers=1, **SMALL).detach()
-    assert "mine" in dask_cloud("list")
+    [row] = json.loads(dask_cloud("list", "--json"))
+    assert ("mine", "ecs", 1) == (row["cluster"], row["cloud"], row["workers"])
     assert "$0.00 an hour" in dask_cloud("show", "mine")
     assert "Ended 2 machines" in dask_cloud("sweep", "mine", "--yes")
     assert nothing_left(cloud)

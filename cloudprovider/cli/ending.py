@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cloudprovider import discovery
 from cloudprovider.cli.finding import (
     Home,
     Where,
@@ -24,7 +25,7 @@ from cloudprovider.config import seconds
 from cloudprovider.errors import CloudError, ConfigError, CredentialsError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from cloudprovider.provider import Swept
 
@@ -173,7 +174,13 @@ def _homes(where: Where, name: str | None, older_than: float | None) -> list[Hom
     if name and living:
         return living
     where.mention()
-    return homes
+    return _distinct(homes)
+
+
+def _distinct(homes: Iterable[Home]) -> list[Home]:
+    """Each leftover once: two of our names for one service, Fargate and ECS, leave the same kind of things."""
+    first = {(discovery.CLOUDS[home.cloud].provider, home.name): home for home in reversed([*homes])}
+    return [*reversed(first.values())]
 
 
 def _candidates(where: Where, older_than: float | None) -> list[Home]:
@@ -186,7 +193,7 @@ def _candidates(where: Where, older_than: float | None) -> list[Home]:
             for name in names
         ]
 
-    homes = [home for some in where.ask(left).values() for home in some]
+    homes = _distinct(home for some in where.ask(left).values() for home in some)
     if older_than is None:
         return homes
     where.left_out.clear()

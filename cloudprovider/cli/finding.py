@@ -105,7 +105,7 @@ class Where:
 
     def ask(self, question: Callable[[str], T]) -> dict[str, T]:
         """What each cloud says, side by side; of those that nobody named, who cannot be asked is noted."""
-        clouds = self.named or tuple(discovery.CLOUDS)
+        clouds = self.named or self._configured()
         with ThreadPoolExecutor(len(clouds)) as pool:
             asked = {cloud: pool.submit(question, cloud) for cloud in clouds}
         answers = {}
@@ -118,7 +118,15 @@ class Where:
                 self.left_out.append(f"{cloud} is left out. {type(error).__name__}: {error}")
         return answers
 
-    def provider(self, cloud: str, name: str | None = None) -> Provider:
+    def _configured(self) -> tuple[str, ...]:
+        """The clouds that can be asked; that none has credentials is noted."""
+        clouds = discovery.configured()
+        if not any(discovery.CLOUDS[cloud].vendor for cloud in clouds):
+            others = ", ".join(name for name in discovery.CLOUDS if name not in clouds)
+            self.left_out.append(f"No credentials of a cloud are configured here; not asked: {others}.")
+        return clouds
+
+    def provider(self, cloud: str, name: str = discovery.NOBODY) -> Provider:
         """A cloud's provider."""
         found: Provider = discovery.provider(cloud, name, **options(cloud, self.region))
         return found
@@ -189,4 +197,4 @@ def found_clusters(where: Where) -> list[Home]:
 
 def options(cloud: str, region: str | None) -> dict[str, Any]:
     """The keyword arguments that say where to look in a cloud."""
-    return {"region": region} if region and cloud != "local" else {}
+    return {"region": region} if region and discovery.CLOUDS[cloud].vendor else {}

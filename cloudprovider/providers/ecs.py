@@ -440,13 +440,20 @@ class ECSProvider(Provider):
         ends.stop(self.aws, self._where, sorted(set(ids)), f"dask {self.identity.name} gave it back")
 
     def list(self, cluster: str | None = None) -> list[Machine]:
-        """Live machines of a cluster, or of every cluster in the account, by tag."""
-        return [*self._living(self._places(cluster), cluster)]
+        """Live machines of a cluster, or of every cluster, by tag: of those on the capacity that is ours."""
+        return [*self._living(self._places(cluster), cluster, (self.config.compatibility,))]
 
-    def _living(self, places: Sequence[str], cluster: str | None) -> Sequence[Machine]:
+    def _anywhere(self, cluster: str) -> Sequence[Machine]:
+        """Live machines of a cluster, whichever capacity they are on."""
+        return self._living(self._places(cluster), cluster)
+
+    def _living(
+        self, places: Sequence[str], cluster: str | None, capacity: Collection[str] = ("FARGATE", "EC2")
+    ) -> Sequence[Machine]:
+        tasks = ends.living(self.aws, places, cluster)
         return [
             machine
-            for machine in self._machines(ends.living(self.aws, places, cluster))
+            for machine in self._machines([task for task in tasks if task["launchType"] in capacity])
             if machine.state is not State.gone and machine.cluster and cluster in {None, machine.cluster}
         ]
 
@@ -473,7 +480,7 @@ class ECSProvider(Provider):
 
     def _is_abandoned(self, cluster: str) -> bool:
         try:
-            return not self.list(cluster)
+            return not self._anywhere(cluster)
         except CredentialsError:  # it is in an ECS cluster of which we may know nothing
             return False
 
@@ -551,7 +558,7 @@ class ECSProvider(Provider):
         """Take the cluster's name, and know that it is ours."""
         name = self.identity.name
         sweep = partial(ends.sweep, self.aws, self._where, name, list, LEFT_PATIENCE_S)
-        starts.claim(self.aws, self.config, self.identity, secret, self.list, sweep)
+        starts.claim(self.aws, self.config, self.identity, secret, self._anywhere, sweep)
         self._claimed = True
 
     def _order(self, boot: Boot, count: int, market: str) -> tuple[Sequence[Machine], CloudError | None]:
