@@ -6,6 +6,7 @@ https://learn.microsoft.com/azure/azure-resource-manager/management/common-deplo
 from __future__ import annotations
 
 import json
+import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -83,6 +84,8 @@ class Request:
     service, operation
         What faults and calls name: the service's short name and the SDK's operation, such as `compute` and
         `VirtualMachines.CreateOrUpdate`.
+    names
+        What varies in its path, in the SDK's words: `resource_group_name`, `vm_name`.
     """
 
     method: str
@@ -93,6 +96,7 @@ class Request:
     caller: str = ""
     service: str = "unknown"
     operation: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def token(self) -> str:
@@ -103,6 +107,15 @@ class Request:
     def id(self) -> ResourceId:
         """What its path names."""
         return ResourceId.of(self.path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """What a call is answered: a document, or nothing."""
+
+    body: Any = None
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,3 +178,17 @@ def read(method: str, path: str, headers: Mapping[str, str], body: bytes, caller
         body=content,
         caller=caller,
     )
+
+
+def written(reply: Reply) -> tuple[int, dict[str, str], bytes]:
+    """An answer as it is sent."""
+    fields = {
+        "Cache-Control": "no-cache",
+        "x-ms-request-id": str(uuid.uuid4()),
+        "x-ms-correlation-request-id": str(uuid.uuid4()),
+        **reply.headers,
+    }
+    if reply.body is None:
+        return reply.status, fields, b""
+    fields["Content-Type"] = "application/json; charset=utf-8"
+    return reply.status, fields, json.dumps(reply.body).encode()
