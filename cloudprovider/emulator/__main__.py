@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from cloudprovider.emulator.emulator import environment
+from cloudprovider.emulator.emulator import CLOUDS, check_network
 from cloudprovider.emulator.network import NETWORKS
 from cloudprovider.emulator.profiles import PROFILES, check_figures
 
@@ -21,8 +21,12 @@ PR_SET_PDEATHSIG = 1
 
 
 @click.command()
-@click.argument("name", metavar="CLOUD", type=click.Choice(["aws"]), default="aws")
-@click.option("--profile", type=click.Choice(list(PROFILES)), default="fargate", show_default=True)
+@click.argument("name", metavar="CLOUD", type=click.Choice(list(CLOUDS)), default="aws")
+@click.option(
+    "--profile",
+    type=click.Choice(list(PROFILES)),
+    help="How fast, how large and how reliable it is.  [default: the cloud's own; aws: fargate]",
+)
 @click.option(
     "--time-scale", type=float, default=1.0, show_default=True, help="Multiplies the cloud's waits."
 )
@@ -47,7 +51,7 @@ PR_SET_PDEATHSIG = 1
 @click.option("--die-with-parent", is_flag=True, hidden=True)
 def emulate(
     name: str,
-    profile: str,
+    profile: str | None,
     time_scale: float,
     seed: int,
     port: int,
@@ -68,8 +72,13 @@ def emulate(
 
         if why := unavailable():
             raise click.ClickException(f"--network namespaces {why}.")
+    try:
+        check_network(name, network)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
     changed = json.loads(figures)
     check_figures(changed)
+    profile = profile or ("fargate" if name == "aws" else name)
     options = {"profile": profile, "time_scale": time_scale, "seed": seed, "engine": engine, "port": port}
     serve(name, figures=changed, network=network, **options)
 
@@ -81,11 +90,10 @@ def serve(name: str, **options: Any) -> None:
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
-    cloud = Cloud(**options)
-    endpoint = cloud.server.url
-    click.echo(endpoint)
+    cloud = Cloud(name, **options)
+    click.echo(cloud.server.url)
     click.echo(f"# The emulated {name} answers. To use it from another shell:")
-    for variable, value in environment(endpoint).items():
+    for variable, value in cloud.environ().items():
         click.echo(f"export {variable}={value}")
     sys.stdout.flush()
     ended.wait()

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from cloudprovider.emulator import wire, wire_xml
+from cloudprovider.emulator import aws_faults, wire, wire_xml
+from cloudprovider.emulator.aws_control import AWSControl, instance_machine, task_machine
 from cloudprovider.emulator.ecs_checks import check_parameter
-from cloudprovider.emulator.faults import server_error, throttled
 from cloudprovider.emulator.profiles import EC2_UNFILTERED, UNFILTERED, Bucket
 from cloudprovider.emulator.records import Call
 from cloudprovider.emulator.server import NoAnswer
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from cloudprovider.emulator.account import Account
     from cloudprovider.emulator.network import Network
+    from cloudprovider.emulator.records import EmulatedMachine
+    from cloudprovider.emulator.server import Answer, Aside
     from cloudprovider.emulator.wire import Request
 
 logger = logging.getLogger(__name__)
@@ -54,7 +56,7 @@ WARM = {
 #: Services that start and end EC2 instances.
 HOSTS = ("ec2", "autoscaling")
 
-Answer = tuple[int, dict[str, str], bytes]
+REGION = "us-east-1"
 
 
 @dataclass
@@ -100,32 +102,40 @@ class Moto:
         return int(started[0].split()[0]), fields, content
 
     @staticmethod
-    def reset() -> None:
-        """Forget every backend: each begins anew when it is next asked."""
+    def reset(network: Network) -> None:
+        """Forget every backend: each begins anew, in this network, when it is next asked."""
         from moto.core.base_backend import BackendDict
 
+        from cloudprovider.emulator.ec2 import LiveEC2
+
+        LiveEC2.network = network
         for backend in list(BackendDict._instances):
             backend.clear()
         BackendDict._instances.clear()
 
 
-def import_moto(network: Network) -> Moto:
-    """Import moto with a live EC2, its settings made before it is first imported."""
+@functools.cache
+def import_moto() -> Moto:
+    """Moto with a live EC2, its settings made before it is first imported."""
     os.environ.update(SETTINGS)
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
     from cloudprovider.emulator import ec2, ecs_state, iam
 
-    ec2.install(network)
+    ec2.install()
     ecs_state.install()
     iam.install()
     return Moto(DomainDispatcherApplication(create_backend_app))
 
 
 class AWS:
-    """Answers the API of one account."""
+    """Answers the API of one account; see `cloudprovider.emulator.cloud.API`."""
 
-    def __init__(self, account: Account, moto: Moto) -> None:
+    tls = None
+
+    def __init__(self, account: Account) -> None:
+        self._moto = import_moto()
+        self._moto.reset(account.network)
         from cloudprovider.emulator.ec2_api import EC2
         from cloudprovider.emulator.ecs import ECS
         from cloudprovider.emulator.imds import Metadata
@@ -147,9 +157,9 @@ class AWS:
             "ssm": self.sessions,
             "sts": self.principals,
         }
-        self.metadata = Metadata(self.ec2.instances, self.principals)
+        self.asides: dict[str, Aside] = {"imds": Metadata(self.ec2.instances, self.principals).answer}
+        self.actions = AWSControl(self).actions
         self.calls: list[Call] = []
-        self._moto = moto
         self._regions = regions()
         self._buckets: dict[tuple[str, str], Bucket] = {}
 
@@ -159,6 +169,43 @@ class AWS:
             headers, body = wire.example(service, operation)
             request = wire.read(headers, "/", body)
             self._acted(request, "POST", "/", headers, body, "127.0.0.1")
+
+    def environ(self) -> dict[str, str]:
+        """What a process needs in its environment to use it."""
+        return {
+            "AWS_ENDPOINT_URL": self.account.endpoint,
+            "AWS_ACCESS_KEY_ID": "AKIAEMULATEDCLOUD000",
+            "AWS_SECRET_ACCESS_KEY": "emulated",
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_REGION": REGION,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        }
+
+    def machines(self) -> list[EmulatedMachine]:
+        """Every machine, the ones that ended a while ago included."""
+        instances = map(instance_machine, self.ec2.instances.all())
+        return [*map(task_machine, self.ecs.tasks()), *instances]
+
+    def leftovers(self) -> list[str]:
+        """What the account has beside its landing."""
+        from cloudprovider.emulator.leftovers import leftovers
+
+        return leftovers(list(self.ecs.tasks()))
+
+    def interrupt(self, id: str, **given: Any) -> None:
+        """Take a spot machine back, with notice."""
+        life = self._life(id)
+        life.life.interrupt(life.find(id), **given)
+
+    def kill(self, id: str) -> None:
+        """Let a machine fail, without notice."""
+        life = self._life(id)
+        life.life.kill(life.find(id))
+
+    def _life(self, id: str) -> Any:
+        return self.ec2.instances if id.startswith("i-") else self.ecs
 
     def end(self) -> None:
         """End every machine, and let nothing happen later."""
@@ -210,17 +257,17 @@ class AWS:
         if request.region and request.region not in self._regions:
             raise NoAnswer  # there is no such host
         faults = self.account.faults
-        faults.refuse_late(request, headers.get("X-Amz-Date", ""))
-        faults.refuse(request, person=self.principals.who(request.key) is None)
+        aws_faults.refuse_late(faults, request, headers.get("X-Amz-Date", ""))
+        aws_faults.refuse(faults, request, person=self.principals.who(request.key) is None)
         self.principals.check(request)
         if not self._in_time(request):
-            raise throttled(request)
+            raise aws_faults.throttled(request)
         after = faults.hit("error-after-effect", request)
         lost = faults.hit("lost-answer", request)
         with self.account.lock:
             answer = self._acted(request, method, path, headers, body, caller)
         if after:
-            raise server_error(request)
+            raise aws_faults.server_error(request)
         if lost:
             raise NoAnswer
         return answer

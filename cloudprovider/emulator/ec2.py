@@ -120,9 +120,8 @@ def _as_asked(image: str, user_data: Any, groups: list[str], options: Mapping[st
     return {name: value for name, value in given.items() if value}
 
 
-def install(network: Network) -> None:
+def install() -> None:
     """Make moto's EC2 live in this process."""
-    LiveEC2.network = network
     ec2_backends.clear()
     ec2_backends.backend = LiveEC2
 

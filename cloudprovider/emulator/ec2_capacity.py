@@ -5,8 +5,8 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from cloudprovider.emulator.aws_faults import throttled
 from cloudprovider.emulator.ec2_errors import spot_limit, vcpu_limit
-from cloudprovider.emulator.faults import throttled
 from cloudprovider.emulator.profiles import Bucket
 from cloudprovider.emulator.quotas import Quotas, quota_of
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import http.client
 import json
 import os
 import subprocess
 import sys
 import threading
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlsplit
 
 from cloudprovider.emulator.inside import Inside
 from cloudprovider.emulator.network import NETWORKS
@@ -22,33 +23,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["Emulator", "InjectedFault", "environment"]
+__all__ = ["CLOUDS", "Emulator", "InjectedFault"]
 
-CLOUDS = ("aws",)
+#: Each cloud's variables that a process must not inherit, or it would talk to a real one, or to ours as somebody
+#: else.
+CLOUDS = {
+    "aws": (
+        "AWS_PROFILE",
+        "AWS_DEFAULT_PROFILE",
+        "AWS_SESSION_TOKEN",
+        "AWS_ROLE_ARN",
+        "AWS_CA_BUNDLE",
+        "AWS_ENDPOINT_URL_*",
+        "AWS_CONTAINER_*",
+        "AWS_WEB_IDENTITY_*",
+    ),
+    "gcp": ("CLOUDSDK_*", "GOOGLE_*", "GCLOUD_*", "GCE_METADATA_*", "GCP_PROJECT"),
+    "azure": ("ARM_*", "AZURE_*", "IDENTITY_*", "MSI_*", "IMDS_ENDPOINT"),
+}
 START_S = 120.0
 REGION = "us-east-1"
-#: What a process must not inherit, or it would talk to a real cloud, or to ours as somebody else.
-HIDDEN = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_ROLE_ARN", "AWS_CA_BUNDLE")
-HIDDEN_PREFIXES = ("AWS_ENDPOINT_URL_", "AWS_CONTAINER_", "AWS_WEB_IDENTITY_")
-
-
-def environment(endpoint: str) -> dict[str, str]:
-    """What a process needs in its environment to use the emulated AWS at this address."""
-    direct = ",".join(dict.fromkeys(("127.0.0.1", "localhost", str(urlsplit(endpoint).hostname))))
-    return {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": "AKIAEMULATEDCLOUD000",
-        "AWS_SECRET_ACCESS_KEY": "emulated",
-        "AWS_DEFAULT_REGION": REGION,
-        "AWS_REGION": REGION,
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "DASK_CLOUD__ADDRESS_URL": f"{endpoint}/_cloud/address",
-        "DASK_CLOUD__REGISTRY_URL": f"{endpoint}/v2",
-        "NO_PROXY": direct,
-        "no_proxy": direct,
-    }
 
 
 class InjectedFault:
@@ -78,10 +72,10 @@ class Emulator:
     Parameters
     ----------
     cloud
-        Which: `aws`.
+        Which: `aws`, `gcp` or `azure`.
     profile
         How fast, how large and how reliable it is: `instant` (no latency, boots of 0.1 s; the default),
-        `fargate` or `ec2` (published latencies and rates).
+        `fargate`, `ec2`, `gcp` or `azure` (published latencies and rates).
     time_scale
         Every wait of the cloud's own is multiplied by it; what its machines do takes as long as it takes.
     seed
@@ -95,7 +89,7 @@ class Emulator:
     network
         Where machines are: `loopback` (addresses of this computer; nothing is enforced) or `namespaces` (each in
         a network of its own behind its VPC's router, with security groups, routes and public addresses).
-        The second needs a network namespace of one's own: `unshare --user --map-root-user --net --mount`.
+        The second is AWS's alone, and needs a network namespace of one's own: `unshare --user --map-root-user --net --mount`.
     figures
         Figures of the profile that are to be others, by the names of `cloudprovider.emulator.profiles.Profile`:
         as a mapping, as keyword arguments, or both.
@@ -103,7 +97,7 @@ class Emulator:
     Raises
     ------
     ValueError
-        When there is no such cloud, profile, engine, network or figure.
+        When there is no such cloud, profile, engine, network or figure, or this cloud has not this network.
     RuntimeError
         When it cannot start; the message carries what its process said.
 
@@ -131,8 +125,9 @@ class Emulator:
         figures: Mapping[str, Any] | None = None,
         **more: Any,
     ) -> None:
-        _check("cloud", cloud, CLOUDS)
+        _check("cloud", cloud, tuple(CLOUDS))
         _check("network", network, NETWORKS)
+        check_network(cloud, network)
         _check("profile", profile, tuple(PROFILES))
         changed = _figures(figures, more)
         _check("engine", engine, ("process", "podman", "none"))
@@ -143,6 +138,7 @@ class Emulator:
             *("--engine", engine, "--port", str(port), "--figures", json.dumps(changed), "--die-with-parent"),
             *("--network", network),
         ]
+        self._hidden = CLOUDS[cloud]
         self._network = network
         self._images = images
         self._process: subprocess.Popen[str] | None = None
@@ -192,6 +188,7 @@ class Emulator:
     def close(self) -> None:
         """End its process; nothing of its machines is left."""
         process, self._process, self._endpoint = self._process, None, ""
+        self.__dict__.pop("_environ", None)
         if process is None:
             return
         process.terminate()
@@ -251,14 +248,18 @@ class Emulator:
 
     @property
     def environ(self) -> dict[str, str]:
-        """What a process needs in its environment to use it: endpoint, dummy credentials, region."""
-        return environment(self.endpoint)
+        """What a process needs in its environment to use it: endpoints, credentials, region or project."""
+        return {**self._environ}
+
+    @functools.cached_property
+    def _environ(self) -> dict[str, str]:
+        return dict(self._ask("GET", "environ"))
 
     @contextlib.contextmanager
     def active(self) -> Iterator[Self]:
         """Use it in this process for a block: `os.environ` is as `environ` says, and restored afterwards."""
         before, own = dict(os.environ), self.environ
-        hidden = [name for name in before if name in HIDDEN or name.startswith(HIDDEN_PREFIXES)]
+        hidden = [name for name in before if any(fnmatchcase(name, one) for one in self._hidden)]
         for name in hidden:
             del os.environ[name]
         os.environ.update(own)
@@ -306,7 +307,7 @@ class Emulator:
             calls. `clock-skew`: of the cloud. `capacity`, `quota`, `image-pull`, `addresses`, `stale`,
             `role-propagation`: of machines.
         operation
-            Which calls: `RunTask`, `ecs:RunTask`, `ecs:*`; empty means all.
+            Which calls: `RunTask`, `ecs:RunTask`, `ecs:*`, `instances.insert`; empty means all.
         figures
             `every` (each n-th call), `times` (how often; without it, until cleared), `code`, `message`,
             `status`; `room`, `market`, `zone`, `type`, `subnet`, `image`, `seconds`.
@@ -488,6 +489,18 @@ def _figures(figures: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict
     changed = {**(figures or {}), **more}
     check_figures(changed)
     return {name: plain(value) for name, value in changed.items()}
+
+
+def check_network(cloud: str, network: str) -> None:
+    """Refuse a network that a cloud's machines cannot be in.
+
+    Raises
+    ------
+    ValueError
+        Naming the one they can be in.
+    """
+    if network == "namespaces" and cloud != "aws":
+        raise ValueError(f"The machines of the emulated {cloud} have no namespaces: use network='loopback'.")
 
 
 def _check(what: str, value: str, known: Sequence[str]) -> None:

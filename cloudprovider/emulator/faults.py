@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
 import difflib
 import itertools
 import threading
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
-
-from cloudprovider.emulator.permissions import missing
-from cloudprovider.emulator.refusals import denied
-from cloudprovider.emulator.wire import AWSError
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cloudprovider.emulator.wire import Request
+__all__ = ["KINDS", "Asked", "Fault", "Faults"]
 
-__all__ = ["KINDS", "Fault", "Faults"]
+
+class Asked(Protocol):
+    """A call, as faults know it: such as `ecs` and `RunTask`, or `compute` and `instances.insert`."""
+
+    @property
+    def service(self) -> str:
+        """Of the cloud."""
+
+    @property
+    def operation(self) -> str:
+        """Of the service."""
+
 
 #: Each kind of fault: what it does.
 KINDS = {
@@ -38,26 +44,6 @@ KINDS = {
     "stale": "shows machines in lists and descriptions only `seconds` after they were made",
     "clock-skew": "has a clock that is `seconds` ahead of its callers'",
     "role-propagation": "lets a role be used only `seconds` after it was made",
-}
-
-#: What a service calls a call too many; the others say ThrottlingException.
-THROTTLED = {
-    "ec2": ("RequestLimitExceeded", "Request limit exceeded.", 503),
-    "iam": ("Throttling", "Rate exceeded", 400),
-    "sts": ("Throttling", "Rate exceeded", 400),
-}
-#: What a service calls an expired credential; the others say ExpiredTokenException.
-EXPIRED = {
-    "ec2": ("RequestExpired", "Request has expired.", 400),
-    "iam": ("ExpiredToken", "The security token included in the request is expired", 403),
-    "sts": ("ExpiredToken", "The security token included in the request is expired", 403),
-}
-#: How far a signature's time may be from the cloud's.
-LATE = dt.timedelta(minutes=5)
-STAMP = "%Y%m%dT%H%M%SZ"
-SERVER_ERRORS = {
-    "ecs": ("ServerException", "Service Unavailable. Please try again later."),
-    "ec2": ("InternalError", "An internal error has occurred"),
 }
 
 
@@ -108,7 +94,7 @@ class Fault:
         if self.every < 1:
             raise ValueError(f"every={self.every} must be at least 1.")
 
-    def concerns(self, request: Request) -> bool:
+    def concerns(self, request: Asked) -> bool:
         """Whether it is about this call at all."""
         name = f"{request.service}:{request.operation}"
         wanted = self.operation or "*"
@@ -146,7 +132,7 @@ class Faults:
         with self._lock:
             return [fault for fault in self._faults.values() if fault.kind == kind]
 
-    def hit(self, kind: str, request: Request) -> Fault | None:
+    def hit(self, kind: str, request: Asked) -> Fault | None:
         """The fault of this kind that hits this call, if one does."""
         with self._lock:
             for fault in list(self._faults.values()):
@@ -169,63 +155,8 @@ class Faults:
         """How far the cloud's clock is ahead."""
         return max((fault.seconds for fault in self.of("clock-skew")), key=abs, default=0.0)
 
-    def refuse_late(self, request: Request, signed: str) -> None:
-        """Refuse a call that was signed more than five minutes from now, by the cloud's clock.
-
-        https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html
-        """
-        if not signed or not self.ahead_s:
-            return
-        now = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=self.ahead_s)
-        moment = dt.datetime.strptime(signed, STAMP).replace(tzinfo=dt.UTC)
-        if abs(now - moment) <= LATE:
-            return
-        if request.service == "ec2":
-            raise AWSError("RequestExpired", "Request has expired.", 400)
-        word, sign, edge = ("earlier", "-", now - LATE) if now > moment else ("later", "+", now + LATE)
-        message = (
-            f"Signature {'expired' if now > moment else 'not yet current'}: {signed} is now {word} than "
-            f"{edge.strftime(STAMP)} ({now.strftime(STAMP)} {sign} 5 min.)"
-        )
-        query = request.service in ("iam", "sts")
-        code, status = ("SignatureDoesNotMatch", 403) if query else ("InvalidSignatureException", 400)
-        raise AWSError(code, message, status)
-
-    def refuse(self, request: Request, *, person: bool = True) -> None:
-        """Raise what a call is refused with, before it has any effect; a machine has policies of its own."""
-        service = request.service
-        if self.hit("expired-credentials", request):
-            raise AWSError(
-                *EXPIRED.get(
-                    service,
-                    ("ExpiredTokenException", "The security token included in the request is expired", 400),
-                )
-            )
-        if self.hit("denied", request):
-            raise denied(request)
-        for policy in self.of("policy") if person else ():
-            if lacking := missing(request, policy.allowed):
-                raise denied(request, *lacking)
-        if self.hit("throttle", request):
-            raise throttled(request)
-        if fault := self.hit("error", request):
-            raise AWSError(fault.code or "InternalFailure", fault.message, fault.status)
-
     def market(self, kind: str, market: str) -> Fault | None:
         """The fault of this kind that concerns a market anywhere, if one does."""
         return next(
             (f for f in self.of(kind) if f.market in ("", market) and not f.zone and not f.type), None
         )
-
-
-def throttled(request: Request) -> AWSError:
-    """What the service says to who calls too often."""
-    return AWSError(*THROTTLED.get(request.service, ("ThrottlingException", "Rate exceeded", 400)))
-
-
-def server_error(request: Request) -> AWSError:
-    """What the service says when it fails."""
-    code, message = SERVER_ERRORS.get(
-        request.service, ("InternalServerError", "An error occurred on the server side.")
-    )
-    return AWSError(code, message, 500)

@@ -13,6 +13,7 @@ import secrets
 import threading
 import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from cloudprovider.emulator.ec2_machine import hostname
 
@@ -42,9 +43,10 @@ class Metadata:
         self._tokens: dict[str, tuple[str, float]] = {}
         self._lock = threading.Lock()
 
-    def answer(self, method: str, route: str, headers: Mapping[str, str]) -> Answer:
+    def answer(self, method: str, route: str, headers: Mapping[str, str], body: bytes = b"") -> Answer:
         """Answer one request for `ID/latest/...`."""
-        id, _, path = route.partition("/")
+        del body
+        id, _, path = urlsplit(route).path.partition("/")
         try:
             instance = self._instances.find(id)
         except KeyError:

@@ -207,7 +207,17 @@ EC2 = Profile(
     resources=EC2_RESOURCES,
 )
 
-PROFILES: Mapping[str, Profile] = MappingProxyType({"instant": INSTANT, "fargate": FARGATE, "ec2": EC2})
+GCP = Profile(
+    latency_s=0.05,  # as for Fargate
+)
+
+AZURE = Profile(
+    latency_s=0.05,  # as for Fargate
+)
+
+PROFILES: Mapping[str, Profile] = MappingProxyType(
+    {"instant": INSTANT, "fargate": FARGATE, "ec2": EC2, "gcp": GCP, "azure": AZURE}
+)
 
 
 def check_figures(figures: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The process that is an emulated cloud: its API and, under `/_cloud/`, what only an emulator can tell.
 
 GET    /_cloud/address              the caller's address
+GET    /_cloud/environ              what a process needs in its environment to use it
 GET    /_cloud/calls|machines|ledger|leftovers
 POST   /_cloud/faults               make something go wrong
 DELETE /_cloud/faults[/ID]          let it be over
@@ -10,6 +11,8 @@ POST   /_cloud/reset                forget everything, with another profile or o
 GET    /_cloud/ecs/v4/ID[/task]     a machine's metadata service
 GET    /_cloud/ecs/credentials/ID   the credentials of its task role
 GET    /_cloud/imds/ID/latest/...   the metadata service of an EC2 instance, with PUT for its tokens
+GET    /_cloud/gce/ID/...           the metadata service of a GCE instance, also at computeMetadata/v1
+GET    /_cloud/azure/ID/...         the metadata service of an Azure machine
 GET    /v2/NAME/manifests/TAG       the registry of the images
 """
 
@@ -21,17 +24,23 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from cloudprovider.emulator.aws import AWS
+    from cloudprovider.emulator.cloud import API
     from cloudprovider.emulator.control import Control
 
 logger = logging.getLogger(__name__)
+
+#: Status, headers and body.
+Answer = tuple[int, dict[str, str], bytes]
+#: Answers a method, the rest of a path with its query, headers and a body.
+Aside = Callable[[str, str, Mapping[str, str], bytes], Answer]
+
+TLS_HANDSHAKE = b"\x16"  # the first byte of a connection by HTTPS
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 
@@ -47,6 +56,20 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = 1 << 16
     server: Server
+
+    def setup(self) -> None:
+        """Find out whether this is HTTPS, which some clouds also answer at the same port."""
+        self._accepted = self.request
+        tls = self.server.cloud.tls if self.server.cloud else None
+        if tls and self.request.recv(1, socket.MSG_PEEK) == TLS_HANDSHAKE:
+            self.request = tls.wrap_socket(self.request, server_side=True)
+        super().setup()
+
+    def finish(self) -> None:
+        """Close what `setup` has wrapped: the server knows only what is within."""
+        super().finish()
+        if self.request is not self._accepted:
+            self.request.close()
 
     def _answer(self) -> None:
         try:
@@ -98,17 +121,19 @@ class Server(ThreadingHTTPServer):
         super().__init__(listener.getsockname(), Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
-        self.cloud: AWS | None = None
+        self.cloud: API | None = None
         self.control: Control | None = None
+
+    def serve(self, cloud: API, control: Control) -> None:
+        """Let these answer."""
+        self.cloud, self.control = cloud, control
 
     @property
     def url(self) -> str:
         """Base address."""
         return "http://{}:{}".format(*self.server_address[:2])
 
-    def respond(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes, caller: str
-    ) -> tuple[int, dict[str, str], bytes]:
+    def respond(self, method: str, path: str, headers: Mapping[str, str], body: bytes, caller: str) -> Answer:
         """Status, headers and body of an answer."""
         if self.cloud is None or self.control is None:
             return 503, {}, b""
@@ -116,16 +141,15 @@ class Server(ThreadingHTTPServer):
         if route.startswith("/v2/"):
             found = self.control.registry(route)
             return (200 if found else 404), {"Content-Type": "application/json"}, found or b""
-        if route.startswith("/_cloud/imds/"):
-            return self.cloud.metadata.answer(method, route.removeprefix("/_cloud/imds/"), headers)
         if route.startswith("/_cloud/"):
+            service, _, rest = path.removeprefix("/_cloud/").partition("/")
+            if aside := self.cloud.asides.get(service):
+                return aside(method, rest, headers, body)
             return self._controlled(self.control, method, route, body, caller)
         return self.cloud.respond(method, path, headers, body, caller)
 
     @staticmethod
-    def _controlled(
-        control: Control, method: str, route: str, body: bytes, caller: str
-    ) -> tuple[int, dict[str, str], bytes]:
+    def _controlled(control: Control, method: str, route: str, body: bytes, caller: str) -> Answer:
         try:
             document = control.answer(method, route.removeprefix("/_cloud/"), body, caller)
         except (KeyError, LookupError) as error:

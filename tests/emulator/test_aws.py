@@ -175,8 +175,8 @@ def test_reset_forgets_and_ends(account, emulated_aws):
 
 def test_unknown_words_are_named():
     """A wrong cloud, profile or engine is refused before any process starts."""
-    with pytest.raises(ValueError, match="There is no cloud 'gcp'"):
-        Emulator("gcp")
+    with pytest.raises(ValueError, match="There is no cloud 'asw'"):
+        Emulator("asw")
     with pytest.raises(ValueError, match="did you mean 'fargate'"):
         Emulator("aws", profile="fargat")
     with pytest.raises(ValueError, match="There is no engine 'docker'"):
