@@ -21,6 +21,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import io
 import json
 import logging
 import os
@@ -596,8 +597,21 @@ def _children() -> list[int]:
     return found
 
 
+def _unlocked(stream: Any) -> Any:
+    """The same stream without a buffer of its own, and so without the buffer's lock.
+
+    Dask's nanny forks its worker in one thread while another may be writing a line of the log: the worker
+    would find the lock taken for ever, and hang at its own first line.
+    """
+    raw = io.FileIO(stream.fileno(), "w", closefd=False)
+    return io.TextIOWrapper(
+        raw, stream.encoding, stream.errors, line_buffering=stream.line_buffering
+    )  # as `python -u` does
+
+
 def main() -> None:
     """Serve the room whose socket, process id, folder and wanted modules are on the command line."""
+    sys.stdout, sys.stderr = _unlocked(sys.stdout), _unlocked(sys.stderr)
     control, room_pid, folder, *wanted = sys.argv[1:]
     ForkServer(socket.socket(fileno=int(control)), int(room_pid), Path(folder), wanted).serve()
 

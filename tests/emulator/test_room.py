@@ -100,6 +100,32 @@ def room(images):
     room.close()
 
 
+FORKS = """
+import os, sys, threading
+
+def fork(times):
+    for _ in range(times):
+        pid = os.fork()
+        if not pid:
+            print("child", file=sys.stderr)
+            os._exit(0)
+        os.waitpid(pid, 0)
+    over.set()
+
+over = threading.Event()
+threading.Thread(target=fork, args=(300,), daemon=True).start()
+while not over.is_set():
+    print("parent", file=sys.stderr)
+"""
+
+
+def test_process_forked_while_a_line_is_written_writes_too(room):
+    """A process that a thread forks, as Dask's nanny does, writes while its parent is writing."""
+    lines = run(room, sys.executable, "-c", FORKS)
+
+    assert 300 == lines.count("child")
+
+
 def test_output_comes_line_by_line_before_the_end(room):
     """Every line that a machine writes, also a last one without an end, is told before its exit code."""
     watched = start(
