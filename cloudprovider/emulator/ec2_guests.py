@@ -5,74 +5,42 @@ from __future__ import annotations
 import base64
 import functools
 import time
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from cloudprovider.emulator import ec2, roles
 from cloudprovider.emulator.ec2_prices import instance_price, volume_price
-from cloudprovider.emulator.guest import Guest, Kind
+from cloudprovider.emulator.guest import Kind
 from cloudprovider.emulator.ledger import ipv4_hourly
+from cloudprovider.emulator.vms import Insides, pull_failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cloudprovider.emulator.account import Account
-    from cloudprovider.emulator.ec2_life import InstanceLife
     from cloudprovider.emulator.ec2_machine import LiveInstance
+    from cloudprovider.emulator.guest import Guest
 
 NO_GROUP = "api error ResourceNotFoundException: The specified log group does not exist."
 POLL_S = 5.0  # how often a machine looks for notices
-CONSOLE_LINES = 2000  # GetConsoleOutput keeps the last 64 KB
 
 
-class Guests:
-    """Gives running instances an inside, where the cloud's engine has one."""
+class Guests(Insides["LiveInstance"]):
+    """The insides of EC2 instances."""
 
-    def __init__(self, account: Account, life: InstanceLife) -> None:
-        self._account = account
-        self._life = life
+    def attach(self, machine: LiveInstance) -> None:
+        """Bring an instance into its network."""
+        self._network(machine)
 
-    def boot(self, instance: LiveInstance) -> None:
-        """Switch an instance on; one that was stopped has its disk as it was."""
-        account = self._account
-        if account.room.engine == "none" or not instance.inside:
-            return
-        with account.lock:
-            if instance.state != "running":
-                return
-            account.network.attach(instance.ec2_backend, instance.nics[0], instance.id)
-        guest = instance.guest or self._made(instance)
-        with account.lock:
-            if instance.state == "running":
-                instance.guest = guest
-                guest.boot()
-                return
-        guest.discard()
-
-    def stop(self, instance: LiveInstance, timeout_s: float) -> bool:
-        """Ask what runs in an instance to end; False when nothing runs that could say when it has."""
-        if instance.guest is None:
-            return False
-        instance.guest.stop(timeout_s)
-        return True
-
-    @staticmethod
-    def kill(instance: LiveInstance) -> None:
-        """Cut an instance's power; waits until nothing runs."""
-        if instance.guest is not None:
-            instance.guest.kill()
-
-    def discard(self, instance: LiveInstance) -> None:
-        """Cut an instance's power, forget its disk and leave its network; waits until nothing runs."""
-        guest, instance.guest = instance.guest, None
-        if guest is not None:
-            guest.discard()
-        for interface in instance.nics.values():
+    def leave(self, machine: LiveInstance) -> None:
+        """Take its interfaces out of the network."""
+        for interface in machine.nics.values():
             self._account.network.detach(interface)
 
-    def _made(self, instance: LiveInstance) -> Guest:
-        account, facts = self._account, instance.order.facts
-        network = account.network.attach(instance.ec2_backend, instance.nics[0], instance.id)
+    def _network(self, instance: LiveInstance) -> str:
+        return self._account.network.attach(instance.ec2_backend, instance.nics[0], instance.id)
+
+    def made(self, machine: LiveInstance) -> Guest:
+        """The inside of an instance."""
+        account, facts, instance = self._account, machine.order.facts, machine
         gpus = sum(one["Count"] for one in facts.get("GpuInfo", {}).get("Gpus", []))
         disks = sum(one["Count"] for one in facts.get("InstanceStorageInfo", {}).get("Disks", []))
         kind = Kind(
@@ -85,9 +53,9 @@ class Guests:
             image=instance.image_id,
             ecs_agent=instance.order.image.is_ecs,
         )
-        return Guest(
-            account.room.within(network),
-            id=instance.id,
+        return self.guest(
+            instance,
+            self._network(instance),
             address=instance.address,
             kind=kind,
             user_data=base64.b64decode(instance.order.user_data),
@@ -96,20 +64,10 @@ class Guests:
                 "AWS_ENDPOINT_URL": account.endpoint,  # how the emulated cloud is reached from within it
                 "DASK_CLOUD_POLL_S": f"{max(0.2, POLL_S * account.timers.scale):g}",  # a notice is as short as its time
             },
-            console=functools.partial(self._heard, instance),
             logs=functools.partial(self._log, instance),
-            halted=functools.partial(self._life.halted, instance),
-            scale=account.timers.scale,
-            boot_s=account.profile.guest_s,
-            pull_s=account.profile.pull_s,
             open_log=functools.partial(self._open_log, instance),
             reach=functools.partial(self._reach, instance),
         )
-
-    @staticmethod
-    def _heard(instance: LiveInstance, line: str) -> None:
-        instance.console.append(line)
-        del instance.console[:-CONSOLE_LINES]
 
     # -- what its containers need of the cloud -------------------------------------------------------
 
@@ -148,19 +106,13 @@ class Guests:
 
     def _reach(self, instance: LiveInstance, image: str) -> str:
         """Why an image's registry does not hand it out; empty when it does."""
-        registry, _, rest = image.partition("/")
-        repository, _, tag = rest.rpartition(":")
+        registry = image.partition("/")[0]
         url = f"https://{registry}/v2/"
         network, subnet = instance.ec2_backend, str(instance.subnet_id)
         way = ec2.has_way_out(network, subnet, public=bool(instance.public_ip))
         if not way and "ecr.dkr" not in ec2.endpoints(network, subnet):
             return f'Get "{url}": net/http: request canceled while waiting for connection (Client.Timeout exceeded)'
-        if any(fnmatchcase(image, fault.image or "*") for fault in self._account.faults.of("image-pull")):
-            return (
-                f"failed to resolve reference {image!r}: unexpected status from HEAD request to "
-                f"{url}{repository}/manifests/{tag}: 500 Internal Server Error"
-            )
-        return ""
+        return pull_failure(self._account, image)
 
     def _log(self, instance: LiveInstance, group: str, stream: str, line: str) -> None:
         """Take a line of a container under the `awslogs` driver."""

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cloudprovider.emulator.ec2_guests import Guests
+from cloudprovider.emulator.vms import SHUTDOWN_S, Power
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,10 +23,6 @@ logger = logging.getLogger(__name__)
 
 NOTICE_S = 120.0  # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html
 HOUR_S = 3600.0
-END_S = 10.0
-#: How long the operating system has to shut down before its power is cut; "a few minutes" is all AWS says.
-SHUTDOWN_S = 120.0
-PATIENCE_S = 180.0  # after which the power is cut whatever its inside does
 ZONELESS = "%Y-%m-%dT%H:%M:%SZ"
 
 USER = ("Client.UserInitiatedShutdown", "Client.UserInitiatedShutdown: User initiated shutdown")
@@ -39,7 +36,8 @@ class InstanceLife:
 
     def __init__(self, account: Account) -> None:
         self._account = account
-        self._guests = Guests(account, self)
+        self._guests = Guests(account, self.halted)
+        self._power = Power(account, self._guests, self._run, self._finish)
         self.changed: Callable[[], None] = _nothing  # called when an instance has come or gone
 
     def begin(self, instance: LiveInstance) -> None:
@@ -47,7 +45,7 @@ class InstanceLife:
         account = self._account
         instance.life = self
         self._bill_goods(instance)
-        self._power_on(instance)
+        self._power.on(instance)
         if instance.market == "spot" and account.profile.spot_interruptions:
             hours = account.chance.expovariate(account.profile.spot_interruptions)
             account.timers.after(hours * HOUR_S, lambda: self._interrupt_by_chance(instance))
@@ -63,7 +61,7 @@ class InstanceLife:
         if instance.state != "stopped":
             return instance._state
         before = instance.enter("pending")
-        self._power_on(instance)
+        self._power.on(instance)
         return before
 
     def stop(self, instance: LiveInstance, *, force: bool = False) -> Any:
@@ -117,18 +115,13 @@ class InstanceLife:
                 state = "shutting-down" if terminates or instance.market == "spot" else "stopping"
                 self._shut(instance, state, "", GUEST, force=True)
             elif instance.state in ("shutting-down", "stopping"):
-                self._off(instance)
+                self._power.gone(instance)
 
     def end(self, instances: Sequence[LiveInstance]) -> None:
         """End all that runs in instances."""
-        for instance in instances:
-            self._guests.discard(instance)
+        self._power.end(instances)
 
     # -- how -----------------------------------------------------------------------------------------
-
-    def _power_on(self, instance: LiveInstance) -> None:
-        account = self._account
-        account.timers.after(account.spread(account.profile.running_s), lambda: self._run(instance))
 
     def _run(self, instance: LiveInstance) -> None:
         account = self._account
@@ -162,28 +155,10 @@ class InstanceLife:
         self._account.ledger.stop(instance.id, time.time(), instance.instance_type)
         self.changed()
         if before.name == "stopped":
-            self._off(instance)
-        elif force or not self._guests.stop(instance, SHUTDOWN_S):
-            self._cut_after(instance, 0)
+            self._power.gone(instance)
         else:
-            self._cut_after(instance, PATIENCE_S / max(self._account.timers.scale, 1e-3))
+            self._power.off(instance, force=force)
         return before
-
-    def _cut_after(self, instance: LiveInstance, delay_s: float) -> None:
-        """Cut its power then, unless it has been off since."""
-        now = instance._state
-
-        def cut() -> None:
-            if instance._state is now:
-                self._guests.kill(instance)
-                self._off(instance)
-
-        self._account.timers.after(delay_s, cut)
-
-    def _off(self, instance: LiveInstance) -> None:
-        """Its power is off: soon it is stopped or terminated for good."""
-        account = self._account
-        account.timers.after(account.profile.release_s, lambda: self._finish(instance))
 
     def _finish(self, instance: LiveInstance) -> None:
         state = {"shutting-down": "terminated", "stopping": "stopped"}.get(instance.state)

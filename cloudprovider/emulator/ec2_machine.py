@@ -121,6 +121,16 @@ class LiveInstance(Instance):  # type: ignore[misc]
         return self.order.market
 
     @property
+    def runs(self) -> bool:
+        """Whether it is switched on."""
+        return bool(self.state == "running")
+
+    @property
+    def moment(self) -> InstanceState:
+        """Its state, another object after each change."""
+        return self._state
+
+    @property
     def persistent(self) -> bool:
         """Whether it is a spot instance whose request outlives it."""
         options = (self.order.given.get("InstanceMarketOptions") or {}).get("SpotOptions") or {}
