@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
-from pathlib import Path
 
-TABLE = Path(__file__).parent.parent / "cloudprovider" / "price_tables" / "ec2.json"
+from price_table import TABLES, commit, listed, read, save
+
+TABLE = TABLES / "ec2.json"
 REGION = r"[a-z]{2}(-gov)?-[a-z]+-\d"
 #: Families that no requirement is answered with: A1, on which Amazon Linux 2023 does not run, other
 #: accelerators than NVIDIA's, and HPC, whose volumes are slow.
@@ -27,16 +27,6 @@ REGION = r"[a-z]{2}(-gov)?-[a-z]+-\d"
 # https://docs.aws.amazon.com/ec2/latest/instancetypes/hpc.html
 SPECIAL = r"(a1|dl|f|hpc|inf|mac|trn|vt)\d?.*"
 ARCHITECTURES = ("x86_64", "arm64")
-
-
-def read(repository: str, path: str) -> str:
-    command = ["git", "-C", repository, "show", f"HEAD:{path}"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def commit(repository: str) -> str:
-    command = ["git", "-C", repository, "rev-parse", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def karpenter(repository: str, name: str) -> tuple[str, dict[str, dict[str, float]]]:
@@ -53,10 +43,10 @@ def karpenter(repository: str, name: str) -> tuple[str, dict[str, dict[str, floa
 
 def ec2_shop(repository: str) -> dict[str, tuple[str, str, dict[str, float]]]:
     """By region: the day, the region's name, and the prices by type."""
-    command = ["git", "-C", repository, "ls-tree", "-r", "--name-only", "HEAD", "data/ec2"]
-    names = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     regions = {}
-    for region in re.findall(rf"^data/ec2/({REGION})-ondemand\.json$", names, re.MULTILINE):
+    for region in re.findall(
+        rf"^data/ec2/({REGION})-ondemand\.json$", listed(repository, "data/ec2"), re.MULTILINE
+    ):
         prices: dict[str, float] = {}
         for kind in ("", "-previousgen"):
             text = read(repository, f"data/ec2/{region[0]}{kind}-ondemand.json")
@@ -139,8 +129,7 @@ def main(karpenter_git: str, shop_git: str, templates_git: str) -> None:
         "regions": regions,
         "types": {name: nested(some) for name, some in types(templates_git).items()},
     }
-    TABLE.write_text(f"{compact(document)}\n", "utf-8")
-    print(f"{TABLE.name}: {len(regions)} regions, {TABLE.stat().st_size:,} bytes")
+    save(TABLE, document)
     print(
         "Left out where only the older source has it:",
         ", ".join(sorted(k for k in changed if ".metal" not in k)),
@@ -177,16 +166,6 @@ def sources(
             "licence": "MIT, Copyright (c) 2017-2018 RightScale",
         },
     ]
-
-
-def compact(value: object, depth: int = 0) -> str:
-    """JSON with a line for each family, so that a change can be read."""
-    leaf = isinstance(value, dict) and not any(isinstance(inner, dict) for inner in value.values())
-    if not isinstance(value, dict) or (leaf and depth > 1):
-        return json.dumps(value, separators=(",", ":"))
-    margin = "\n" + " " * (depth + 1)
-    lines = (f"{margin}{json.dumps(key)}:{compact(inner, depth + 1)}" for key, inner in value.items())
-    return "{" + ",".join(lines) + "\n" + " " * depth + "}"
 
 
 if __name__ == "__main__":
