@@ -15,6 +15,7 @@ NAMES: dict[str, tuple[str, str | None]] = {
     "FargateCluster": ("cloudprovider.clusters", "aws"),
     "ECSCluster": ("cloudprovider.clusters", "aws"),
     "EC2Cluster": ("cloudprovider.clusters", "aws"),
+    "GCPCluster": ("cloudprovider.clusters", "gcp"),
     "ProcessCluster": ("cloudprovider.clusters", None),
     "Emulator": ("cloudprovider.emulator", "emulator"),
     "CloudCluster": ("cloudprovider.cluster", None),
@@ -41,6 +42,7 @@ __all__ = [
     "ECSCluster",
     "Emulator",
     "FargateCluster",
+    "GCPCluster",
     "ProcessCluster",
     "QuotaError",
     "__version__",
@@ -48,7 +50,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from cloudprovider.cluster import CloudCluster
-    from cloudprovider.clusters import EC2Cluster, ECSCluster, FargateCluster, ProcessCluster
+    from cloudprovider.clusters import EC2Cluster, ECSCluster, FargateCluster, GCPCluster, ProcessCluster
     from cloudprovider.emulator import Emulator
     from cloudprovider.errors import (
         AccessError,

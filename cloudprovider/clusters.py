@@ -8,9 +8,10 @@ from __future__ import annotations
 from cloudprovider.cluster import CloudCluster
 from cloudprovider.providers.ec2 import EC2Config, EC2Provider
 from cloudprovider.providers.ecs import ECSConfig, ECSProvider, FargateConfig
+from cloudprovider.providers.gce import GCEProvider, GCPConfig
 from cloudprovider.providers.local import LocalConfig, LocalProvider
 
-__all__ = ["EC2Cluster", "ECSCluster", "FargateCluster", "ProcessCluster"]
+__all__ = ["EC2Cluster", "ECSCluster", "FargateCluster", "GCPCluster", "ProcessCluster"]
 
 
 class FargateCluster(CloudCluster):
@@ -53,6 +54,20 @@ class EC2Cluster(CloudCluster):
 
     config_class = EC2Config
     provider_class = EC2Provider
+
+
+class GCPCluster(CloudCluster):
+    """A Dask cluster on Google Compute Engine: machines of any type, on demand or on spare capacity.
+
+    Examples
+    --------
+    >>> from cloudprovider import GCPCluster
+    >>> with GCPCluster(region="europe-west1", spot="fallback", n_workers=100) as cluster:  # doctest: +SKIP
+    ...     client = cluster.get_client()
+    """
+
+    config_class = GCPConfig
+    provider_class = GCEProvider
 
 
 class ProcessCluster(CloudCluster):

@@ -28,7 +28,7 @@ from cloudprovider.errors import ConfigError
 from cloudprovider.provider import Identity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 __all__ = ["Config", "setting"]
 
@@ -94,6 +94,11 @@ def gibibytes(value: str | float, option: str) -> float:
     if not 0 < amount < math.inf:
         raise ConfigError(f"{option}={value!r} is no amount of memory; write '8 GiB'.")
     return amount
+
+
+def listed(value: str | Iterable[str] | None) -> list[str]:
+    """One name or several, as a list."""
+    return [value] if isinstance(value, str) else [*(value or ())]
 
 
 def _whole(value: object) -> bool:

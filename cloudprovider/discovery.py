@@ -65,6 +65,13 @@ CLOUDS = {
         provider="EC2Provider",
         vendor="aws",
     ),
+    "gcp": Cloud(
+        cluster="GCPCluster",
+        module="cloudprovider.providers.gce",
+        config="GCPConfig",
+        provider="GCEProvider",
+        vendor="gcp",
+    ),
     "local": Cloud(
         cluster="ProcessCluster",
         module="cloudprovider.providers.local",

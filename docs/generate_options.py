@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudprovider.config import Config
 from cloudprovider.providers._aws_config import AWSConfig
+from cloudprovider.providers._vm_config import VMConfig
 from cloudprovider.providers.ec2 import EC2Config
 from cloudprovider.providers.ecs import ECSConfig, FargateConfig, TaskConfig
 from cloudprovider.providers.local import LocalConfig
@@ -49,6 +50,7 @@ that is. Lengths of time are seconds or `"20 minutes"`, memory is GiB or `"8 GiB
 #: Heading, whose own options follow, and what is said before them.
 SECTIONS: tuple[tuple[str, type[Config], str], ...] = (
     ("Every cloud", Config, "Section `default`, or that of the cloud."),
+    ("Every cluster of virtual machines", VMConfig, "Section `default`, `ec2`, `gcp` or `azure`."),
     ("Every cluster on AWS", AWSConfig, "Section `default`, `fargate`, `ecs` or `ec2`."),
     ("FargateCluster and ECSCluster", TaskConfig, "Section `fargate` or `ecs`."),
     ("FargateCluster", FargateConfig, "Section `fargate`. [The guide](fargate.md) has them by theme."),
@@ -90,10 +92,8 @@ def default(field: dataclasses.Field[Any]) -> str:
 
 def rows(config: type[Config]) -> Iterator[str]:
     """A row for each option that a class adds or whose default it changes; one for those described together."""
-    base = config.__mro__[1]
-    inherited = (
-        {f.name: default(f) for f in dataclasses.fields(base)} if dataclasses.is_dataclass(base) else {}
-    )
+    bases = [base for base in config.__bases__ if dataclasses.is_dataclass(base)]
+    inherited = {f.name: default(f) for base in bases for f in dataclasses.fields(base)}
     texts = {name: text for cls in reversed(config.__mro__) for name, text in described_by(cls).items()}
     own = [field for field in dataclasses.fields(config) if inherited.get(field.name) != default(field)]
     for text, some in itertools.groupby(own, lambda field: texts[field.name]):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from cloudprovider.config import Config
+from cloudprovider.config import Config, listed
 from cloudprovider.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-__all__ = ["AWSConfig", "listed"]
+__all__ = ["AWSConfig"]
 
 # https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutRetentionPolicy.html
 RETENTION_DAYS = (
@@ -19,18 +19,6 @@ RETENTION_DAYS = (
     365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653,
 )  # fmt: skip
 MAX_GROUPS = 5  # https://docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html
-ARCHITECTURES = ("x86_64", "arm64")
-
-
-def listed(value: str | Iterable[str] | None) -> list[str]:
-    """One name or several, as a list."""
-    return [value] if isinstance(value, str) else [*(value or ())]
-
-
-def check_architecture(architecture: str) -> None:
-    """Refuse one that AWS has no machines of."""
-    if architecture.lower() not in ARCHITECTURES:
-        raise ConfigError(f"architecture={architecture!r} must be 'x86_64' or 'arm64'.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from cloudprovider import templates
+from cloudprovider.config import listed
 from cloudprovider.errors import CapacityError, CloudError, ConfigError
-from cloudprovider.providers._aws_config import listed
 from cloudprovider.providers._aws_wire import MARK, ec2_tags, group_request
 from cloudprovider.providers._calls import side_by_side
 

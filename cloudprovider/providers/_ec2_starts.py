@@ -6,13 +6,13 @@ import dataclasses
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from cloudprovider.config import listed
 from cloudprovider.errors import CapacityError, CloudError, ConfigError, CredentialsError, QuotaError
 from cloudprovider.images import default_image, require_architecture, require_image
 from cloudprovider.providers import _aws_starts as starts
 from cloudprovider.providers import _ec2_boot, _ec2_images, _ec2_types, _uv_lock
 from cloudprovider.providers import _ec2_names as names
 from cloudprovider.providers import _ec2_wire as wire
-from cloudprovider.providers._aws_config import listed
 from cloudprovider.providers._aws_names import ROLES
 from cloudprovider.providers._calls import side_by_side
 from cloudprovider.providers._ec2_plan import Plan, kind_of

@@ -18,10 +18,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cloudprovider import prices
-from cloudprovider.config import gibibytes
+from cloudprovider.config import gibibytes, listed
 from cloudprovider.errors import CloudError, ConfigError
-from cloudprovider.providers._aws_config import ARCHITECTURES, listed
 from cloudprovider.providers._calls import side_by_side
+from cloudprovider.providers._vm_config import ARCHITECTURES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

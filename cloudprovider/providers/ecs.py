@@ -25,12 +25,13 @@ from cloudprovider.providers import _ecs_landing as land
 from cloudprovider.providers import _ecs_names as names
 from cloudprovider.providers import _ecs_wire as wire
 from cloudprovider.providers._aws import AWS
-from cloudprovider.providers._aws_config import AWSConfig, check_architecture
+from cloudprovider.providers._aws_config import AWSConfig
 from cloudprovider.providers._aws_landing import LOG_GROUP
 from cloudprovider.providers._aws_quotas import FARGATE, Share, quotas
 from cloudprovider.providers._aws_wire import sources_of
 from cloudprovider.providers._calls import Pace, side_by_side
 from cloudprovider.providers._ecs_starts import register
+from cloudprovider.providers._vm_config import check_architecture
 from cloudprovider.security import Secrets
 
 if TYPE_CHECKING:

@@ -1,0 +1,67 @@
+"""What a cluster's resources on Google Cloud are called: functions of its name, so that any process finds them."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import string
+
+__all__ = [
+    "ACCOUNT",
+    "MACHINE_ROLE",
+    "ROLES",
+    "TAG",
+    "cluster_of",
+    "firewall",
+    "landing_firewall",
+    "machine_names",
+    "scheduler",
+    "secret",
+]
+
+ROLES = ("scheduler", "worker")
+#: The network tag of every machine: those that have it may talk to each other.
+TAG = "dask-machine"
+#: The service account of every machine: https://cloud.google.com/iam/docs/service-accounts-create
+ACCOUNT = "dask-machine"
+#: The custom role with which it may read secrets, write logs, and end machines.
+MACHINE_ROLE = "daskMachine"
+#: Characters of a worker's name that chance draws: a label's, with no cluster's name before them.
+ALPHABET, DRAWN = string.ascii_lowercase + string.digits, 6
+
+
+def scheduler(cluster: str) -> str:
+    """The scheduler's machine."""
+    return f"dask-{cluster}-scheduler"
+
+
+def machine_names(cluster: str, role: str, count: int) -> list[str]:
+    """Names of machines to order, none of them twice."""
+    if role == "scheduler" and count == 1:
+        return [scheduler(cluster)]
+    names: dict[str, None] = {}
+    while len(names) < count:
+        drawn = "".join(secrets.choice(ALPHABET) for _ in range(DRAWN))
+        names[f"dask-{cluster}-w-{drawn}"] = None
+    return list(names)
+
+
+def secret(cluster: str, whose: str) -> str:
+    """One of the two secrets, `machine` or `client`."""
+    return f"dask-{cluster}-{whose}"
+
+
+def firewall(cluster: str) -> str:
+    """The rule that lets people reach the scheduler, and the network tag of its machine."""
+    return f"dask-{cluster}-scheduler"
+
+
+def landing_firewall(network: str) -> str:
+    """The rule that lets machines talk to each other in a network."""
+    return f"dask-landing-{network}"[:63].rstrip("-")
+
+
+def cluster_of(name: str) -> str | None:
+    """Whose a firewall rule is, by its name; None when it is no cluster's."""
+    match = re.fullmatch(r"dask-([a-z][a-z0-9-]*)-scheduler", name)
+    return match.group(1) if match else None
