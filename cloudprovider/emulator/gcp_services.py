@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING, Any
 
-from cloudprovider.emulator.gcp_tokens import Tokens
+from cloudprovider.emulator.gcp_iam import IAM
+from cloudprovider.emulator.gcp_logging import Logging
+from cloudprovider.emulator.gcp_policies import canonical
+from cloudprovider.emulator.gcp_secrets import SecretManager
+from cloudprovider.emulator.gcp_tokens import CLOUD_PLATFORM
+from cloudprovider.emulator.gcp_wire import NUMBER, PROJECT, UNIVERSE, GCPError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -12,6 +18,38 @@ if TYPE_CHECKING:
     from cloudprovider.emulator.account import Account
     from cloudprovider.emulator.gcp_tokens import Principal
     from cloudprovider.emulator.gcp_wire import Request
+
+#: What each is called, and whether a new project has it.
+SERVICES = {
+    "cloudresourcemanager.googleapis.com": "Cloud Resource Manager API",
+    "compute.googleapis.com": "Compute Engine API",
+    "iam.googleapis.com": "Identity and Access Management (IAM) API",
+    "iap.googleapis.com": "Cloud Identity-Aware Proxy API",
+    "logging.googleapis.com": "Cloud Logging API",
+    "secretmanager.googleapis.com": "Secret Manager API",
+    "serviceusage.googleapis.com": "Service Usage API",
+}
+METHODS = {
+    "serviceusage.services.get": ("_get", "services.get"),
+    "serviceusage.services.list": ("_list", "services.list"),
+    "serviceusage.services.batchGet": ("_batch_get", "services.get"),
+    "serviceusage.services.enable": ("_enable", "services.enable"),
+    "serviceusage.services.batchEnable": ("_batch_enable", "services.enable"),
+    "serviceusage.services.disable": ("_disable", "services.disable"),
+    "serviceusage.operations.get": ("_operation", ""),
+}
+#: Each more specific refusal that a service has; the others speak of a permission and a resource.
+REFUSALS = {
+    "compute": "Required '{permission}' permission for '{resource}'",
+    "secretmanager": "Permission '{permission}' denied for resource '{resource}' (or it may not exist).",
+    "serviceusage": "Permission denied to use the service. Help Token: {permission}",
+    "": "Permission '{permission}' denied on resource '//{service}.googleapis.com/{resource}' (or it may not exist).",
+}
+INFO = "type.googleapis.com/google.rpc.ErrorInfo"
+CREDENTIALS = (
+    "Request {} authentication credentials. Expected OAuth 2 access token, login cookie or other valid "
+    "authentication credential. See https://developers.google.com/identity/sign-in/web/devconsole-project."
+)
 
 
 class GCPServices:
@@ -26,23 +64,67 @@ class GCPServices:
     ----------
     tokens
         `key_file()`, `answer(body)` of `POST /token`, `token(email, scopes)` of machines, `who(token)`.
+    iam, secrets, logging
+        What each service keeps: `iam.has_account(email)`, `secrets.all()`, `logging.of_container(…)`.
     """
 
     def __init__(self, account: Account) -> None:
-        self.account = account
-        self.tokens = Tokens(account)
-
-    def principal(self, request: Request) -> Principal:
-        """Who makes a call; raises GCPError when the token is nobody's, its scopes do not do, or the API is disabled."""
-        raise NotImplementedError
+        self._account = account
+        self._enabled = dict.fromkeys(SERVICES, True)
+        self._operations: dict[str, dict[str, Any]] = {}
+        self.iam = IAM(account, self.require)
+        self.tokens = self.iam.tokens
+        self.secrets = SecretManager(account, self.require, self.iam.policies)
+        self.logging = Logging(account, self.require)
 
     def handler(self, request: Request) -> Callable[[Request], Any] | None:
         """What answers a call that has been read and checked; None when it is compute's, or nobody's."""
-        raise NotImplementedError
+        id = request.method.id
+        if id in METHODS:
+            return self._usage
+        return self.secrets.handler(id) or self.iam.handler(id) or self.logging.handler(id)
+
+    # -- who may do what -------------------------------------------------------------------------------
+
+    def principal(self, request: Request) -> Principal:
+        """Who makes a call; raises GCPError when the token is nobody's, or does not do for this method."""
+        if not request.token:
+            raise _unknown("is missing required", "CREDENTIALS_MISSING", request)
+        who = self.tokens.who(request.token)
+        hosts = (f"{request.service}.googleapis.com", f"{request.service}.{UNIVERSE}", self._host)
+        if who is None or (who.audience and who.audience not in hosts):
+            raise _unknown("had invalid", "ACCESS_TOKEN_EXPIRED", request)
+        if request.method.scopes and not who.scopes & {*request.method.scopes, CLOUD_PLATFORM}:
+            metadata = {"service": f"{request.service}.googleapis.com", "method": request.method.id}
+            raise GCPError(
+                403,
+                "Request had insufficient authentication scopes.",
+                reason="insufficientPermissions",
+                details=[_info("ACCESS_TOKEN_SCOPE_INSUFFICIENT", "googleapis.com", metadata)],
+            )
+        return who
+
+    @property
+    def _host(self) -> str:
+        return self._account.endpoint.partition("//")[2]
+
+    def check(self, request: Request) -> Principal:
+        """Who makes a call; raises GCPError when nobody may make it, or its API is disabled in the project."""
+        who = self.principal(request)
+        service = f"{request.service}.googleapis.com"
+        if not self._enabled.get(service):
+            raise _disabled(service)
+        return who
 
     def require(self, request: Request, permission: str, resource: str, *, type: str = "") -> None:
         """Raise GCPError unless who makes the call may do this on a resource."""
-        raise NotImplementedError
+        if why := self.may(self.principal(request), permission, resource, type=type):
+            detail = _info(
+                "IAM_PERMISSION_DENIED",
+                f"{request.service}.googleapis.com",
+                {"permission": permission, "resource": resource},
+            )
+            raise GCPError(403, why, reason="forbidden", details=[detail])
 
     def may(self, principal: Principal, permission: str, resource: str, *, type: str = "") -> str:
         """Empty when it is allowed, else what Google says.
@@ -54,16 +136,137 @@ class GCPServices:
         permission
             Such as `compute.instances.delete`.
         resource
-            As conditions see it: `projects/P/zones/Z/instances/NAME`, `projects/NUMBER/secrets/NAME/versions/1`.
+            Its name: `projects/P/zones/Z/instances/NAME`, `projects/P/secrets/NAME/versions/1`.
         type
-            Such as `compute.googleapis.com/Instance`.
+            As conditions see it, such as `compute.googleapis.com/Instance`; empty when the resource has no
+            attributes for conditions.
         """
-        raise NotImplementedError
+        service = permission.partition(".")[0].replace("resourcemanager", "cloudresourcemanager")
+        attributes = {}
+        if type:
+            attributes = {"resource.type": type, "resource.service": type.partition("/")[0]}
+            attributes["resource.name"] = _seen(resource, service)
+        mine = f"{canonical(resource)}/".startswith(f"projects/{PROJECT}/")
+        if mine and self.iam.policies.allows(principal.member, permission, resource, attributes):
+            return ""
+        text = REFUSALS.get(service, REFUSALS[""])
+        return text.format(permission=permission, resource=resource, service=service)
 
-    def has_account(self, email: str) -> bool:
-        """Whether there is such a service account: what a machine is to run as."""
-        raise NotImplementedError
+    # -- Service Usage ---------------------------------------------------------------------------------
 
-    def write_log(self, log: str, machine: str, zone: str, lines: list[str]) -> None:
-        """Write lines as the agent of a machine does, such as Docker's `gcplogs`."""
-        raise NotImplementedError
+    def disable(self, service: str) -> None:
+        """Let a service be one that the project has not enabled."""
+        self._enabled[service] = False
+
+    def _usage(self, request: Request) -> Any:
+        act, permission = METHODS[request.method.id]
+        if permission:
+            project = f"{request.arguments['v1Id']}/{request.arguments['v1Id1']}"
+            self.require(request, f"serviceusage.{permission}", project)
+        return getattr(self, act)(request)
+
+    def _named(self, service: str) -> str:
+        if service not in self._enabled:
+            message = f"Not found or permission denied for service(s): {service}."
+            raise GCPError(
+                403,
+                message,
+                details=[
+                    _info(
+                        "SERVICE_CONFIG_NOT_FOUND_OR_PERMISSION_DENIED",
+                        "serviceusage.googleapis.com",
+                        {"services": service},
+                    )
+                ],
+            )
+        return service
+
+    def _shown(self, service: str) -> dict[str, Any]:
+        return {
+            "name": f"projects/{NUMBER}/services/{service}",
+            "parent": f"projects/{NUMBER}",
+            "config": {"name": service, "title": SERVICES[service]},
+            "state": "ENABLED" if self._enabled[service] else "DISABLED",
+        }
+
+    def _get(self, request: Request) -> Any:
+        return self._shown(self._named(request.arguments["servicesId"]))
+
+    def _list(self, request: Request) -> Any:
+        wanted = request.asked("filter").removeprefix("state:")
+        if wanted not in ("", "ENABLED", "DISABLED"):
+            raise GCPError(400, f"Invalid filter {request.asked('filter')!r}.")
+        shown = [self._shown(service) for service in SERVICES]
+        return {"services": [one for one in shown if wanted in ("", one["state"])]}
+
+    def _batch_get(self, request: Request) -> Any:
+        names = [name.rpartition("/")[2] for name in request.query.get("names", ())]
+        return {"services": [self._shown(self._named(name)) for name in names]}
+
+    def _enable(self, request: Request) -> Any:
+        service = self._named(request.arguments["servicesId"])
+        self._enabled[service] = True
+        return self._done("EnableServiceResponse", {"service": self._shown(service)})
+
+    def _batch_enable(self, request: Request) -> Any:
+        names = [self._named(name) for name in (request.body or {}).get("serviceIds", ())]
+        self._enabled.update(dict.fromkeys(names, True))
+        return self._done("BatchEnableServicesResponse", {"services": [self._shown(name) for name in names]})
+
+    def _disable(self, request: Request) -> Any:
+        service = self._named(request.arguments["servicesId"])
+        self._enabled[service] = False
+        return self._done("DisableServiceResponse", {"service": self._shown(service)})
+
+    def _done(self, kind: str, response: dict[str, Any]) -> dict[str, Any]:
+        name = f"operations/acat.p2-{NUMBER}-{secrets.token_hex(16)}"
+        typed = {"@type": f"type.googleapis.com/google.api.serviceusage.v1.{kind}", **response}
+        self._operations[name] = operation = {"name": name, "done": True, "response": typed}
+        return operation
+
+    def _operation(self, request: Request) -> Any:
+        name = f"operations/{request.arguments['operationsId']}"
+        if name not in self._operations:
+            raise GCPError(404, f"Operation {name} not found.")
+        return self._operations[name]
+
+
+def _seen(resource: str, service: str) -> str:
+    """A resource's name as conditions see it: with the project's number in Secret Manager's.
+
+    https://cloud.google.com/iam/docs/conditions-resource-attributes#resource-name
+    """
+    name = canonical(resource)
+    return (
+        name.replace(f"projects/{PROJECT}", f"projects/{NUMBER}", 1) if service == "secretmanager" else name
+    )
+
+
+def _info(reason: str, domain: str, metadata: dict[str, str]) -> dict[str, Any]:
+    return {"@type": INFO, "reason": reason, "domain": domain, "metadata": metadata}
+
+
+def _unknown(what: str, reason: str, request: Request) -> GCPError:
+    metadata = {"service": f"{request.service}.googleapis.com", "method": request.method.id}
+    detail = _info(reason, "googleapis.com", metadata)
+    return GCPError(401, CREDENTIALS.format(what), reason="authError", details=[detail])
+
+
+def _disabled(service: str) -> GCPError:
+    url = f"https://console.developers.google.com/apis/api/{service}/overview?project={NUMBER}"
+    message = (
+        f"{SERVICES[service]} has not been used in project {NUMBER} before or it is disabled. Enable it by visiting "
+        f"{url} then retry. If you enabled this API recently, wait a few minutes for the action to propagate to our "
+        "systems and retry."
+    )
+    metadata = {
+        "consumer": f"projects/{NUMBER}",
+        "service": service,
+        "serviceTitle": SERVICES[service],
+        "containerInfo": NUMBER,
+        "activationUrl": url,
+    }
+    link = {"description": "Google developers console API activation", "url": url}
+    help = {"@type": "type.googleapis.com/google.rpc.Help", "links": [link]}
+    details = [_info("SERVICE_DISABLED", "googleapis.com", metadata), help]
+    return GCPError(403, message, reason="accessNotConfigured", details=details)

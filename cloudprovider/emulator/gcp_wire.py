@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 #: The one project of an emulated account, and its number.
 PROJECT = "dask-emulated"
 NUMBER = "123456789012"
+#: Where it is in place of googleapis.com: https://google.aip.dev/auth/4115
+UNIVERSE = "dask-cloud.localhost"
 #: Whom the key file of `environ` is for: the project's owner.
 PERSON = f"person@{PROJECT}.iam.gserviceaccount.com"
 #: https://cloud.google.com/compute/docs/access/service-accounts#default_service_account
