@@ -16,6 +16,7 @@ NAMES: dict[str, tuple[str, str | None]] = {
     "ECSCluster": ("cloudprovider.clusters", "aws"),
     "EC2Cluster": ("cloudprovider.clusters", "aws"),
     "GCPCluster": ("cloudprovider.clusters", "gcp"),
+    "AzureVMCluster": ("cloudprovider.clusters", "azure"),
     "ProcessCluster": ("cloudprovider.clusters", None),
     "Emulator": ("cloudprovider.emulator", "emulator"),
     "CloudCluster": ("cloudprovider.cluster", None),
@@ -31,6 +32,7 @@ NAMES: dict[str, tuple[str, str | None]] = {
 
 __all__ = [
     "AccessError",
+    "AzureVMCluster",
     "BootError",
     "CapacityError",
     "CloudCluster",
@@ -50,7 +52,14 @@ __all__ = [
 
 if TYPE_CHECKING:
     from cloudprovider.cluster import CloudCluster
-    from cloudprovider.clusters import EC2Cluster, ECSCluster, FargateCluster, GCPCluster, ProcessCluster
+    from cloudprovider.clusters import (
+        AzureVMCluster,
+        EC2Cluster,
+        ECSCluster,
+        FargateCluster,
+        GCPCluster,
+        ProcessCluster,
+    )
     from cloudprovider.emulator import Emulator
     from cloudprovider.errors import (
         AccessError,

@@ -6,12 +6,13 @@ Providers know nothing of Dask; only who holds a cluster, and imports this, need
 from __future__ import annotations
 
 from cloudprovider.cluster import CloudCluster
+from cloudprovider.providers.azure import AzureProvider, AzureVMConfig
 from cloudprovider.providers.ec2 import EC2Config, EC2Provider
 from cloudprovider.providers.ecs import ECSConfig, ECSProvider, FargateConfig
 from cloudprovider.providers.gce import GCEProvider, GCPConfig
 from cloudprovider.providers.local import LocalConfig, LocalProvider
 
-__all__ = ["EC2Cluster", "ECSCluster", "FargateCluster", "GCPCluster", "ProcessCluster"]
+__all__ = ["AzureVMCluster", "EC2Cluster", "ECSCluster", "FargateCluster", "GCPCluster", "ProcessCluster"]
 
 
 class FargateCluster(CloudCluster):
@@ -68,6 +69,20 @@ class GCPCluster(CloudCluster):
 
     config_class = GCPConfig
     provider_class = GCEProvider
+
+
+class AzureVMCluster(CloudCluster):
+    """A Dask cluster on Azure virtual machines of any size, on demand or on spare capacity.
+
+    Examples
+    --------
+    >>> from cloudprovider import AzureVMCluster
+    >>> with AzureVMCluster(region="westeurope", spot="fallback", n_workers=100) as cluster:  # doctest: +SKIP
+    ...     client = cluster.get_client()
+    """
+
+    config_class = AzureVMConfig
+    provider_class = AzureProvider
 
 
 class ProcessCluster(CloudCluster):

@@ -72,6 +72,13 @@ CLOUDS = {
         provider="GCEProvider",
         vendor="gcp",
     ),
+    "azure": Cloud(
+        cluster="AzureVMCluster",
+        module="cloudprovider.providers.azure",
+        config="AzureVMConfig",
+        provider="AzureProvider",
+        vendor="azure",
+    ),
     "local": Cloud(
         cluster="ProcessCluster",
         module="cloudprovider.providers.local",
