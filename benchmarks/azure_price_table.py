@@ -61,25 +61,30 @@ def spot(catalog: str) -> dict[str, dict[str, float]]:
     return regions
 
 
-def by_family(prices: dict[str, float]) -> dict[str, Any]:
-    """By name with `#` for its first number: what a size costs for each of that, and those sizes that cost otherwise."""
-    families: dict[str, dict[str, float]] = defaultdict(dict)
-    for name, price in sorted(prices.items()):
-        if re.fullmatch(FAMILIES, name):
-            number = re.search(r"\d+", name)[0]
-            families[name.replace(number, "#", 1)][number] = price
-    return {family: in_proportion(sizes) for family, sizes in families.items()}
+def by_family(prices: dict[str, float], known: set[str]) -> dict[str, Any]:
+    """By name with `#` for its first number: what a size costs for each of that, and those sizes that cost otherwise.
+
+    A size that is not sold there, of a family that is, has null.
+    """
+    families: dict[str, dict[str, float | None]] = defaultdict(dict)
+    for name in sorted(known):
+        number = re.search(r"\d+", name)[0]
+        families[name.replace(number, "#", 1)][number] = prices.get(name)
+    return {family: in_proportion(sizes) for family, sizes in families.items() if any(sizes.values())}
 
 
-def in_proportion(sizes: dict[str, float]) -> float | dict[str, float]:
+def in_proportion(sizes: dict[str, float | None]) -> float | dict[str, float | None]:
     """The price for each that explains the most sizes, by how Azure rounds, and the others."""
-    each = {short(price / int(number)) for number, price in sizes.items()}
+    sold = {number: price for number, price in sizes.items() if price is not None}
+    each = {short(price / int(number)) for number, price in sold.items()}
     wrong = {
-        one: {n: price for n, price in sizes.items() if rounded(int(n) * one) != rounded(price)}
+        one: {n: price for n, price in sold.items() if rounded(int(n) * one) != rounded(price)}
         for one in each
     }
     usual = min(sorted(each), key=lambda one: len(wrong[one]))
-    others = {n: short(price) for n, price in wrong[usual].items()}
+    others = {n: short(price) for n, price in wrong[usual].items()} | dict.fromkeys(
+        sorted(sizes.keys() - sold.keys())
+    )
     return {"#": usual, **others} if others else usual
 
 
@@ -147,11 +152,12 @@ def main(karpenter: str, catalog: str, templates: str) -> None:
     day, machines = on_demand(karpenter)
     cheap, volumes = spot(catalog), json.loads(read(templates, DISKS))
     kinds = [kind for kind in json.loads(read(templates, KINDS)) if re.fullmatch(FAMILIES, kind["size"])]
+    known = {kind["size"] for kind in kinds}
     regions = {
         region: {
             "disks": disks(volumes.get(region, {})),
-            "on-demand": by_family(prices),
-            "spot": by_family({size: price for size, price in cheap[region].items() if size in prices}),
+            "on-demand": by_family(prices, known),
+            "spot": by_family(cheap[region], known),
         }
         for region, prices in sorted(machines.items())
     }
@@ -160,6 +166,7 @@ def main(karpenter: str, catalog: str, templates: str) -> None:
         "unit": "an hour of a VM size with # for its first number, for each of that, or of a size by its number; a month of "
         "a managed disk of so many GiB; an hour of a public IPv4 address",
         "date": day,
+        "spot_date": changed_on(catalog, SPOT),
         "minimum_s": 0,
         "public_ipv4": 0.005,
         "sources": sources(karpenter, catalog, templates, day),
@@ -167,7 +174,7 @@ def main(karpenter: str, catalog: str, templates: str) -> None:
         "types": sizes(kinds),
     }
     save(TABLE, document)
-    save(SIZES, emulated(kinds, json.loads(read(karpenter, LOCATIONS)), set(machines)))
+    save(SIZES, emulated(kinds, json.loads(read(karpenter, LOCATIONS)), {*machines}))
 
 
 def sources(karpenter: str, catalog: str, templates: str, day: str) -> list[dict[str, str]]:

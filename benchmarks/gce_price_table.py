@@ -43,21 +43,25 @@ MARKETS = {"on_demand": "on-demand", "spot": "spot"}
 
 
 def by_family(prices: dict[str, float], known: set[str]) -> dict[str, Any]:
-    """By name with `#` for the vCPUs: dollars an hour of a vCPU where all sizes cost in proportion, else of each size."""
-    families: dict[str, dict[str, float]] = defaultdict(dict)
-    for name, price in sorted(prices.items()):
-        if name in known:
-            head, size, tail = re.fullmatch(r"(.*?-)(\d+g?|micro|small|medium)(-.*|)", name).groups()
-            families[f"{head}#{tail}"][size] = price
-    return {family: in_proportion(sizes) for family, sizes in families.items()}
+    """By name with `#` for the vCPUs: dollars an hour of a vCPU where all sizes cost in proportion, else of each size.
+
+    A size that is not sold there, of a family that is, has null.
+    """
+    families: dict[str, dict[str, float | None]] = defaultdict(dict)
+    for name in sorted(known):
+        head, size, tail = re.fullmatch(r"(.*?-)(\d+g?|micro|small|medium)(-.*|)", name).groups()
+        families[f"{head}#{tail}"][size] = prices.get(name)
+    return {family: in_proportion(sizes) for family, sizes in families.items() if any(sizes.values())}
 
 
-def in_proportion(sizes: dict[str, float]) -> float | dict[str, float]:
-    if all(size.isdigit() for size in sizes):
-        each = [price / int(size) for size, price in sizes.items()]
+def in_proportion(sizes: dict[str, float | None]) -> float | dict[str, float | None]:
+    sold = {size: short(price) for size, price in sizes.items() if price is not None}
+    if all(size.isdigit() for size in sold):
+        each = [price / int(size) for size, price in sold.items()]
         if max(each) - min(each) < 1e-4 * min(each):
-            return short(each[0])
-    return {size: short(price) for size, price in sizes.items()}
+            missing = dict.fromkeys(sorted(sizes.keys() - sold.keys()))
+            return {"#": short(each[0]), **missing} if missing else short(each[0])
+    return sold
 
 
 def gpus(catalog: str) -> tuple[dict[str, dict[str, dict[str, float]]], dict[str, set[str]]]:

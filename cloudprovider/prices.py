@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,20 @@ from cloudprovider.bill import Rate
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["dated", "ec2_price", "ec2_prices", "ec2_rate", "fargate_price", "fargate_rate"]
+__all__ = [
+    "azure_price",
+    "azure_prices",
+    "azure_rate",
+    "dated",
+    "ec2_price",
+    "ec2_prices",
+    "ec2_rate",
+    "fargate_price",
+    "fargate_rate",
+    "gce_price",
+    "gce_prices",
+    "gce_rate",
+]
 
 ARCHITECTURES = ("X86_64", "ARM64")
 MARKETS = ("on-demand", "spot")
@@ -29,6 +43,9 @@ LEFT_OUT = (
 )
 #: A volume bills by the part of a month for which it is there: https://aws.amazon.com/ebs/pricing/
 MONTH_HOURS = 730
+#: A machine type of Compute Engine or a VM size of Azure, with the number in the middle for which both have families.
+GCE_TYPE = re.compile(r"(.*?-)(\d+g?|micro|small|medium)(-.*|)")
+AZURE_SIZE = re.compile(r"Standard_(\D+)(\d+)(.*)")
 
 
 @functools.cache
@@ -193,3 +210,174 @@ def _ec2_notes(instance_type: str, market: str) -> Iterator[str]:
     # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/burstable-performance-instances-unlimited-mode-concepts.html
     if instance_type.startswith(("t3", "t4g")):
         yield f"{instance_type} bills more than this when its processors are busy for long."
+
+
+def gce_prices(region: str, market: str = "on-demand") -> Mapping[str, float]:
+    """Dollars an hour of each machine type that is known in a region; empty when none is."""
+    return {name: price for name in _types("gcp") if (price := gce_price(region, name, market)) is not None}
+
+
+def gce_price(region: str, machine_type: str, market: str = "on-demand") -> float | None:
+    """Dollars an hour of one machine type in a region; None when the table does not have it."""
+    found = GCE_TYPE.fullmatch(machine_type)
+    return _in_family("gcp", region, market, found) if found else None
+
+
+def gce_rate(
+    region: str,
+    machine_type: str,
+    market: str,
+    *,
+    disk_gib: float,
+    disk_type: str = "pd-balanced",
+    gpus: Mapping[str, int] | None = None,
+    public: bool,
+) -> Rate:
+    """What one Compute Engine machine with Linux costs.
+
+    Parameters
+    ----------
+    region
+        Such as `europe-west4`.
+    machine_type
+        Such as `n2-standard-4`.
+    market
+        `on-demand` or `spot`.
+    disk_gib, disk_type
+        The size of its boot disk, and its type.
+    gpus
+        How many of which accelerators are attached to it; those of accelerator-optimised types are part of them.
+    public
+        Whether it has a public IPv4 address.
+
+    Raises
+    ------
+    ValueError
+        For a market that Compute Engine does not have.
+
+    Examples
+    --------
+    >>> rate = gce_rate("us-central1", "n2-standard-4", "on-demand", disk_gib=30, public=True)
+    >>> round(rate.per_hour, 4)
+    0.2033
+    """
+    if market not in MARKETS:
+        raise ValueError(f"Compute Engine has no market {market!r}.")
+    known = table("gcp")
+    there = known["regions"].get(region, {})
+    address = known["spot_ipv4"] if market == "spot" and "ipv4" in there else there.get("ipv4")
+    cards = there.get("gpus", {}).get(market, {})
+    priced = {
+        "machine": (
+            gce_price(region, machine_type, market),
+            f"{market} {machine_type} machines in {region}",
+            1,
+        ),
+        **{
+            f"{name} GPUs": (cards.get(name), f"{market} {name} in {region}", n)
+            for name, n in (gpus or {}).items()
+        },
+        "disk": (there.get(disk_type), f"{disk_type} disks in {region}", disk_gib / MONTH_HOURS),
+        "public IPv4": (address, f"public addresses in {region}", int(public)),
+    }
+    return _rate(known, market, priced)
+
+
+def azure_prices(region: str, market: str = "on-demand") -> Mapping[str, float]:
+    """Dollars an hour of each VM size that is known in a region; empty when none is."""
+    return {
+        name: price for name in _types("azure") if (price := azure_price(region, name, market)) is not None
+    }
+
+
+def azure_price(region: str, size: str, market: str = "on-demand") -> float | None:
+    """Dollars an hour of one VM size in a region; None when the table does not have it."""
+    found = AZURE_SIZE.fullmatch(size)
+    price = _in_family("azure", region, market, found) if found else None
+    if price is None or market == "spot":
+        return price
+    return round(price, 3 if price >= 0.1 else 4)  # noqa: PLR2004  (as Azure writes them)
+
+
+def azure_rate(
+    region: str,
+    size: str,
+    market: str,
+    *,
+    disk_gib: float,
+    disk_type: str = "StandardSSD_LRS",
+    public: bool,
+) -> Rate:
+    """What one Azure machine with Linux costs.
+
+    Parameters
+    ----------
+    region
+        Such as `westeurope`.
+    size
+        Such as `Standard_D4s_v5`.
+    market
+        `on-demand` or `spot`.
+    disk_gib, disk_type
+        The size of its managed OS disk, and its kind; 0 for an ephemeral one, which costs nothing.
+    public
+        Whether it has a public IPv4 address.
+
+    Raises
+    ------
+    ValueError
+        For a market that Azure does not have.
+
+    Examples
+    --------
+    >>> rate = azure_rate("westeurope", "Standard_D4s_v5", "on-demand", disk_gib=30, public=True)
+    >>> round(rate.per_hour, 4)
+    0.2383
+    """
+    if market not in MARKETS:
+        raise ValueError(f"Azure has no market {market!r}.")
+    known = table("azure")
+    tiers = known["regions"].get(region, {}).get("disks", {}).get(disk_type, {})
+    # A disk bills as the smallest that holds it: https://learn.microsoft.com/azure/virtual-machines/disks-types
+    month = next((price for gib, price in tiers.items() if int(gib) >= disk_gib), None)
+    priced = {
+        "machine": (azure_price(region, size, market), f"{market} {size} machines in {region}", 1),
+        "disk": (month, f"{disk_type} disks in {region}", bool(disk_gib) / MONTH_HOURS),
+        "public IPv4": (known["public_ipv4"], "public addresses", int(public)),
+    }
+    return _rate(known, market, priced)
+
+
+def _rate(
+    known: Mapping[str, Any], market: str, priced: Mapping[str, tuple[float | None, str, float]]
+) -> Rate:
+    """The Rate of parts, each with its price, what it is called when that is unknown, and how much there is of it."""
+    there_is = {what: part for what, part in priced.items() if part[2]}
+    moving = market == "spot" and priced["machine"][0] is not None
+    return Rate.of(
+        {what: price * many for what, (price, _, many) in there_is.items() if price is not None},
+        minimum_s=known["minimum_s"],
+        left_out=LEFT_OUT,
+        notes=tuple(
+            [f"Spot prices move: these are of {known.get('spot_date', known['date'])}."] if moving else []
+        ),
+        unknown=tuple(name for price, name, _ in there_is.values() if price is None),
+    )
+
+
+@functools.cache
+def _types(cloud: str) -> tuple[str, ...]:
+    """The names of all types that the table of a cloud tells of."""
+    return tuple(name for some in table(cloud)["types"].values() for name in some)
+
+
+def _in_family(cloud: str, region: str, market: str, name: re.Match[str]) -> float | None:
+    """The price of a type by that of its family, which has one for each number, one of each size, or both."""
+    head, number, tail = name.groups()
+    found = table(cloud)["regions"].get(region, {}).get(market, {}).get(f"{head}#{tail}")
+    sizes: Mapping[str, float | None] = (
+        found if isinstance(found, dict) else {} if found is None else {"#": found}
+    )
+    each = sizes.get("#")
+    price = sizes[number] if number in sizes else float(number) * each if each and number.isdigit() else None
+    return None if price is None else float(price)
