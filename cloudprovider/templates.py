@@ -16,7 +16,7 @@ from cloudprovider.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["HOLES", "holes", "names", "read", "render", "unfit"]
+__all__ = ["HOLES", "holes", "names", "read", "render", "script", "unfit"]
 
 BASE64 = r"([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
 #: What may be filled into each hole. Scalars only: nothing that could end a JSON string.
@@ -28,20 +28,25 @@ HOLES = {
     "cluster": r"[a-z0-9-]{1,40}",
     "compatibility": r"FARGATE|EC2",
     "cpu": r"[1-9]\d{0,5}",
-    "devices": r"(--gpus (all|[1-9]\d?))?",
-    "disks": r"/dev/disk/by-id/[\w.*-]+",
+    "devices": r"(--gpus (all|[1-9]\d?)|((^| )(-v|-e|--device) [\w./:=-]+)+)?",
+    "disks": r"/dev/disk/[\w./*-]+",
     "ecs_cluster": r"[A-Za-z0-9_-]{1,255}|\*",
+    "end": BASE64,
+    "ending": r"shutdown -h now|/bin/sh /etc/dask-cloud-end( https?://[\w.:/-]+ [\w-]+)?",
     "environment": BASE64,
     "execution_role": r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]{1,512}",
     "expires": r"[1-9]\d{0,11}",
     "family": r"[A-Za-z0-9_-]{1,255}",
+    "home": r"(/[a-z-]+)+",
     "image": r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,511}",
     "lease": r"[1-9]\d{0,6}",
     "log_group": r"[\w./#-]{1,512}",
     "log_stream": r"[\w./#-]{1,128}",
     "lock": BASE64,
     "logging": r"--log-driver [a-z]+( --log-opt [a-z-]+=([\w./#-]|`cat /var/lib/cloud/data/instance-id`)+)*",
+    "masked": r"(--now, )?[\w.-]+(, [\w.-]+)*",
     "memory": r"[1-9]\d{0,6}",
+    "mkfs": r"mkfs\.[a-z0-9]+( -[A-Za-z]+( nodiscard)?)+",
     "packed": BASE64,
     "partition": r"aws[a-z-]*",
     "program": r"-m cloudruntime|/run/dask-cloud/runtime",
@@ -62,7 +67,16 @@ def root() -> Path:
 
 def names() -> list[str]:
     """Every template, by its path under the folder."""
-    return sorted(path.relative_to(root()).as_posix() for path in root().rglob("*.*") if path.is_file())
+    return sorted(
+        path.relative_to(root()).as_posix()
+        for path in root().rglob("*.*")
+        if path.is_file() and path.suffix != ".sh"
+    )
+
+
+def script(name: str) -> str:
+    """The text of a script that lies beside the templates: it has no holes, and goes whole into one."""
+    return (root() / f"{name}.sh").read_text("utf-8")
 
 
 def read(name: str) -> str:

@@ -67,6 +67,20 @@ def of_ec2(environ: Mapping[str, str]) -> Identity:
     return Identity(id=service.need("meta-data/instance-id"), address=address)
 
 
+def of_gce(environ: Mapping[str, str]) -> Identity:
+    """Ask the metadata service of a Compute Engine instance."""
+    from cloudruntime import gce
+
+    return Identity(*gce.identity(environ))
+
+
+def of_azure(environ: Mapping[str, str]) -> Identity:
+    """Ask the metadata service of an Azure virtual machine."""
+    from cloudruntime import azure
+
+    return Identity(*azure.identity(environ))
+
+
 def of_ecs(task: Mapping[str, Any]) -> Identity:
     """Read the answer of ECS task metadata v4, `/task`."""
     addresses = [
@@ -92,4 +106,4 @@ def _get(url: str) -> Any:
         raise ValueError(f"the metadata service at {url} does not answer: {error}") from error
 
 
-CLOUDS = {"ec2": of_ec2}
+CLOUDS = {"ec2": of_ec2, "gce": of_gce, "azure": of_azure}

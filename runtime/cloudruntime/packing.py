@@ -15,7 +15,7 @@ from cloudruntime.rest import PLAIN, REST, digest
 if TYPE_CHECKING:
     from cloudruntime.boot import Boot
 
-__all__ = ["BOOTSTRAP", "PACKED", "UNPACKED", "early", "late", "packed", "unpack"]
+__all__ = ["BOOTSTRAP", "PACKED", "UNPACKED", "early", "late", "packed", "unpack", "whole"]
 
 #: Environment variable that holds the packed runtime.
 PACKED = "DASK_CLOUD_RUNTIME"
@@ -32,6 +32,8 @@ ROLES = {
     "work.py": "scheduler",
     "worker.py": "worker",
 }
+#: And those of one cloud: as its metadata service is called, but that AWS's two services have one.
+CLOUDS = {"aws.py": ("aws",), "azure.py": ("azure",), "gce.py": ("gce",), "web.py": ("azure", "gce")}
 #: Modules that are needed only when the machine has its secrets: they come with them, by the secret.
 LATE = {
     "machine": ("child.py", "supervisor.py"),
@@ -78,7 +80,20 @@ BOOTSTRAP = unpack(f'r=base64.b85decode(e.pop("{PACKED}"))')
 
 def packed(boot: Boot) -> str:
     """The runtime of a boot's machines as text."""
-    return base64.b85encode(_compressed(_needed(boot))).decode()
+    return base64.b85encode(whole(boot)).decode()
+
+
+def whole(boot: Boot, cloud: str = "aws") -> bytes:
+    """The runtime of a boot's machines.
+
+    Parameters
+    ----------
+    boot
+        What they run.
+    cloud
+        Whose they are: `aws`, `azure` or `gce`.
+    """
+    return _compressed(_needed(boot, cloud))
 
 
 def early(boot: Boot) -> bytes:
@@ -93,8 +108,9 @@ def late(whose: str) -> str:
     return base64.b85encode(_compressed(frozenset(LATE[whose]))).decode().translate(PLAIN)
 
 
-def _needed(boot: Boot) -> frozenset[str]:
-    names = {name for name in _names() if ROLES.get(name, boot.role) == boot.role}
+def _needed(boot: Boot, cloud: str = "aws") -> frozenset[str]:
+    mine = (name for name in _names() if cloud in CLOUDS.get(name, (cloud,)))
+    names = {name for name in mine if ROLES.get(name, boot.role) == boot.role}
     return frozenset(names if boot.jupyter else names - {"jupyter.py"})
 
 

@@ -89,4 +89,22 @@ def _of_ssm(names: str, environ: MutableMapping[str, str]) -> str:
     return json.dumps({key: value for text in found for key, value in json.loads(text).items()})
 
 
-SCHEMES = {"env": _of_environment, "file": _of_file, "ssm": _of_ssm}
+def _of_secret_manager(name: str, environ: MutableMapping[str, str]) -> str:
+    from cloudruntime import gce
+
+    return gce.secret(name, environ)
+
+
+def _of_key_vault(url: str, environ: MutableMapping[str, str]) -> str:
+    from cloudruntime import azure
+
+    return azure.secret(url, environ)
+
+
+SCHEMES = {
+    "env": _of_environment,
+    "file": _of_file,
+    "ssm": _of_ssm,
+    "gcp-secret": _of_secret_manager,
+    "keyvault": _of_key_vault,
+}
