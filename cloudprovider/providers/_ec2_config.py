@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 __all__ = ["EC2Config"]
 
-BOOTS = ("container", "uv")
 #: What of a machine is ours: `instance_args` and `launch_template_args` may hold the rest.
 OURS = frozenset(
     {
@@ -54,12 +53,6 @@ class EC2Config(VMConfig, AWSConfig):
         Name of a key pair of yours that may log in by SSH; no rule lets anyone reach the port. Default: none.
     role
         Name or ARN of an instance profile of yours, under whose role code on the machines runs.
-    boot
-        `container` runs `image`; `uv` runs no container but an environment that uv makes of `lock` on the
-        machine, with the client's minor version of Python.
-    lock
-        For `boot="uv"`: path of a `requirements.txt` whose packages are all pinned by `==`, or of a
-        `pylock.toml` or `uv.lock`. Default: the packages of the client's environment, all of them from an index.
     ssm_access
         Let AWS Systems Manager reach every machine, for shells and the like.
     launch_template_args, instance_args
@@ -75,8 +68,6 @@ class EC2Config(VMConfig, AWSConfig):
 
     ami: str | None = None
     key_name: str | None = None
-    boot: str = "container"
-    lock: str | None = None
     ssm_access: bool = False
     launch_template_args: Mapping[str, Any] = field(default_factory=dict)
     instance_args: Mapping[str, Any] = field(default_factory=dict)
@@ -87,18 +78,9 @@ class EC2Config(VMConfig, AWSConfig):
     def check(self) -> None:
         """Refuse what cannot work, before any call."""
         super().check()
-        self._check_boot()
         for option in ("launch_template_args", "instance_args"):
             if taken := sorted(OURS & set(getattr(self, option))):
                 raise ConfigError(f"{option} has {', '.join(taken)}, which this project sets itself.")
-
-    def _check_boot(self) -> None:
-        if self.boot not in BOOTS:
-            raise ConfigError(f"boot={self.boot!r} must be 'container' or 'uv'.")
-        if self.boot == "uv" and self.image is not None:
-            raise ConfigError("boot='uv' runs no container: leave out image=.")
-        if self.boot != "uv" and self.lock is not None:
-            raise ConfigError("lock= is what boot='uv' makes an environment of: pass both, or image=.")
 
     @property
     def reached_by_ssm(self) -> tuple[str, ...]:

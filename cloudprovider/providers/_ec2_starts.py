@@ -10,7 +10,7 @@ from cloudprovider.config import listed
 from cloudprovider.errors import CapacityError, CloudError, ConfigError, CredentialsError, QuotaError
 from cloudprovider.images import default_image, require_architecture, require_image
 from cloudprovider.providers import _aws_starts as starts
-from cloudprovider.providers import _ec2_boot, _ec2_images, _ec2_types, _uv_lock
+from cloudprovider.providers import _ec2_boot, _ec2_images, _ec2_types
 from cloudprovider.providers import _ec2_names as names
 from cloudprovider.providers import _ec2_wire as wire
 from cloudprovider.providers._aws_names import ROLES
@@ -37,17 +37,11 @@ __all__ = [
     "make_template",
     "planned",
     "refusal",
-    "settled",
     "store",
 ]
 
 #: Of several refusals the one that says most of what to do, and how they rank.
 TELLING = (CredentialsError, QuotaError, CapacityError, ConfigError, CloudError)
-
-
-def settled(config: EC2Config) -> EC2Config:
-    """The options with what the lock says for where it is, as another process will read them."""
-    return dataclasses.replace(config, lock=_uv_lock.read(config.lock)) if config.boot == "uv" else config
 
 
 def booting(config: EC2Config, boots: Sequence[Boot]) -> tuple[Boot, ...]:

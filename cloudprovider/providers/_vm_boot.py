@@ -8,7 +8,7 @@ import functools
 import gzip
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, TypeVar
 
 from cloudruntime.boot import Boot
 
@@ -23,28 +23,18 @@ from cloudprovider.providers._cloud_init import merged, ours
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from cloudprovider.providers._vm_config import VMConfig
 
-__all__ = ["Limit", "Options", "Order", "boot_of", "pack", "samples", "told", "unpacking", "zipped"]
+
+__all__ = ["Limit", "Order", "boot_of", "pack", "samples", "settled", "told", "unpacking", "zipped"]
 
 RUNTIME = "/run/dask-cloud/runtime"
 #: Nothing of a runtime: the image carries it.
 NOTHING = "", b""
 #: What uv makes lies here, unless a cloud's machines may not execute it.
 HOME = "/opt/dask-cloud"
+C = TypeVar("C", bound="VMConfig")
 ADDRESSED = "tls://255.255.255.255:8786"
-
-
-class Options(Protocol):
-    """What of a cloud's options its boot needs."""
-
-    @property
-    def boot(self) -> str: ...
-    @property
-    def lock(self) -> str | None: ...
-    @property
-    def start_timeout(self) -> str | float: ...
-    @property
-    def user_data(self) -> str | None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +72,7 @@ class Order:
         Further templates, each before the others that it adds to.
     """
 
-    config: Options
+    config: VMConfig
     identity: Identity
     boot: Boot
     runtime: tuple[str, bytes]
@@ -157,6 +147,11 @@ def _too_large(limit: Limit, size: int, parts: Mapping[str, int]) -> ConfigError
     return ConfigError(
         f"The user data would be {size} bytes, of which {of}: {limit.who} takes {limit.most}. {advice}"
     )
+
+
+def settled(config: C) -> C:
+    """The options with what the lock says for where it is, as another process will read them."""
+    return dataclasses.replace(config, lock=_uv_lock.read(config.lock)) if config.boot == "uv" else config
 
 
 def samples(boots: Sequence[Boot]) -> Iterator[tuple[Identity, Boot]]:

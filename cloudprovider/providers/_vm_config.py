@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["ARCHITECTURES", "VMConfig", "check_architecture"]
 
 ARCHITECTURES = ("x86_64", "arm64")
+BOOTS = ("container", "uv")
 
 
 def check_architecture(architecture: str) -> None:
@@ -48,6 +49,12 @@ class VMConfig(Config):
         on demand.
     disk_size
         GiB of each machine's root volume. Default: what the machine image has.
+    boot
+        `container` runs `image`; `uv` runs no container but an environment that uv makes of `lock` on the
+        machine, with the client's minor version of Python.
+    lock
+        For `boot="uv"`: path of a `requirements.txt` whose packages are all pinned by `==`, or of a
+        `pylock.toml` or `uv.lock`. Default: the packages of the client's environment, all of them from an index.
     user_data
         Further user data for every machine: a script, or cloud-init's.
     """
@@ -65,6 +72,8 @@ class VMConfig(Config):
     scheduler_memory: str | float = "4 GiB"
     spot: Spot = False
     disk_size: int | None = None
+    boot: str = "container"
+    lock: str | None = None
     user_data: str | None = None
 
     def check(self) -> None:
@@ -75,6 +84,7 @@ class VMConfig(Config):
         if self.architecture is not None:
             check_architecture(self.architecture)
         self._check_size()
+        self._check_boot()
 
     def _check_size(self) -> None:
         asked = [name for name in ("cpu", "memory", "gpu") if getattr(self, name) is not None]
@@ -94,6 +104,14 @@ class VMConfig(Config):
                 raise ConfigError(f"{name}=[] names no type.")
         if self.disk_size is not None and not 1 <= self.disk_size <= self.max_disk:
             raise ConfigError(f"disk_size={self.disk_size!r} must be 1 to {self.max_disk} GiB.")
+
+    def _check_boot(self) -> None:
+        if self.boot not in BOOTS:
+            raise ConfigError(f"boot={self.boot!r} must be 'container' or 'uv'.")
+        if self.boot == "uv" and self.image is not None:
+            raise ConfigError("boot='uv' runs no container: leave out image=.")
+        if self.boot != "uv" and self.lock is not None:
+            raise ConfigError("lock= is what boot='uv' makes an environment of: pass both, or image=.")
 
     def markets(self, role: str) -> tuple[str, ...]:
         """The markets to order from, first choice first."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cloudprovider import templates
 from cloudprovider.errors import CapacityError, CloudError, QuotaError
 from cloudprovider.provider import Created, Machine, Provider, State, Swept
-from cloudprovider.providers import _aws_ends, _aws_names, _ec2_boot
+from cloudprovider.providers import _aws_ends, _aws_names, _ec2_boot, _vm_boot
 from cloudprovider.providers import _aws_starts as shared
 from cloudprovider.providers import _ec2_ends as ends
 from cloudprovider.providers import _ec2_landing as land
@@ -96,7 +96,7 @@ class EC2Provider(Provider):
             from cloudprovider.providers import _ec2_tunnel
 
             _ec2_tunnel.plugin()
-        self.config = starts.settled(self.config)
+        self.config = _vm_boot.settled(self.config)
         made = starts.booting(self.config, boots)
         (choices, images), landing, known, *_ = side_by_side(
             [

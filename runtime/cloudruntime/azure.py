@@ -44,13 +44,14 @@ class Metadata:
         self.url = (environ.get("AZURE_POD_IDENTITY_AUTHORITY_HOST") or METADATA).rstrip("/")
         self._patience_s = patience_s
 
-    def ask(self, path: str, data: bytes | None = None, **parameters: str) -> Answer:
+    def ask(
+        self, path: str, version: str, data: bytes | None = None, more: Mapping[str, str] | None = None
+    ) -> Answer:
         """Ask once."""
-        # A hyphen cannot be in a keyword.
-        query = urlencode({name.replace("_version", "-version"): value for name, value in parameters.items()})
+        query = urlencode({"api-version": version, **(more or {})})
         return ask(f"{self.url}/metadata/{path}?{query}", {"Metadata": "true"}, data, direct=True)
 
-    def need(self, path: str, **parameters: str) -> dict[str, Any]:
+    def need(self, path: str, version: str, more: Mapping[str, str] | None = None) -> dict[str, Any]:
         """A document, soon.
 
         Raises
@@ -58,10 +59,10 @@ class Metadata:
         ValueError
             When there is still none, or it is refused.
         """
-        return patiently(partial(self._needed, path, parameters), self._patience_s)
+        return patiently(partial(self._needed, path, version, more), self._patience_s)
 
-    def _needed(self, path: str, parameters: Mapping[str, str]) -> dict[str, Any]:
-        answer = self.ask(path, **parameters)
+    def _needed(self, path: str, version: str, more: Mapping[str, str] | None) -> dict[str, Any]:
+        answer = self.ask(path, version, more=more)
         if answer.status == OK and (found := answer.document()):
             return found
         why = f"the metadata service at {self.url} gives no {path}: {answer.why()}"
@@ -74,7 +75,7 @@ class Metadata:
 
 def identity(environ: Mapping[str, str]) -> tuple[str, str]:
     """The machine's name and its private address."""
-    found = Metadata(environ).need("instance", api_version=INSTANCE)
+    found = Metadata(environ).need("instance", INSTANCE)
     interface = found["network"]["interface"][0]["ipv4"]["ipAddress"][0]
     return str(found["compute"]["name"]), str(interface["privateIpAddress"])
 
@@ -106,12 +107,12 @@ def secret(url: str, environ: Mapping[str, str], patience_s: float = PATIENCE_S)
 def _read(here: Metadata, url: str, whose: Mapping[str, str]) -> str:
     refused = ask(url, {})
     # Whose token a vault wants, it says itself: https://learn.microsoft.com/azure/key-vault/general/authentication-requests-and-responses
-    challenge = refused.headers.get("WWW-Authenticate") or ""
+    challenge = refused.headers.get("www-authenticate", "")
     wanted = re.search(r'(?:resource|scope)="?([^",\s]+)', challenge)
     if wanted is None:
         raise _refusal(refused, f"the vault of {url} does not say how it is asked")
     resource = wanted[1].removesuffix("/.default")
-    token = here.need("identity/oauth2/token", api_version=TOKEN, resource=resource, **whose)["access_token"]
+    token = here.need("identity/oauth2/token", TOKEN, {"resource": resource, **whose})["access_token"]
     answer = ask(url, {"Authorization": f"Bearer {token}"})
     if answer.status != OK:
         why = {
@@ -149,8 +150,8 @@ class Events:
         OSError
             When it does not say.
         """
-        self._name = self._name or self._here.need("instance", api_version=INSTANCE)["compute"]["name"]
-        answer = self._here.ask("scheduledevents", api_version=EVENTS)
+        self._name = self._name or self._here.need("instance", INSTANCE)["compute"]["name"]
+        answer = self._here.ask("scheduledevents", EVENTS)
         if answer.status != OK:
             raise OSError(answer.why())
         found = []
@@ -166,7 +167,7 @@ class Events:
         if self._mine:
             requests = [{"EventId": id} for id in sorted(self._mine)]
             body = json.dumps({"StartRequests": requests}).encode()
-            self._here.ask("scheduledevents", body, api_version=EVENTS)
+            self._here.ask("scheduledevents", EVENTS, body)
 
 
 def _left(event: Mapping[str, Any]) -> float:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from email.message import Message
 
 __all__ = ["Again", "Answer", "again", "ask", "patiently"]
 
@@ -33,7 +34,7 @@ class Answer:
     status
         0 when nobody answered.
     text, headers
-        What was said.
+        What was said; names of headers in lower case.
     """
 
     def __init__(self, status: int, text: str, headers: Mapping[str, str]) -> None:
@@ -62,12 +63,16 @@ def ask(url: str, headers: Mapping[str, str], data: bytes | None = None, *, dire
     opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if direct else []))
     try:
         with opener.open(request, timeout=TIMEOUT_S) as answer:
-            return Answer(answer.status, answer.read().decode(), answer.headers)
+            return Answer(answer.status, answer.read().decode(), _lowered(answer.headers))
     except urllib.error.HTTPError as error:
         with error:
-            return Answer(error.code, error.read().decode(errors="replace"), error.headers)
+            return Answer(error.code, error.read().decode(errors="replace"), _lowered(error.headers))
     except OSError as error:
         return Answer(0, str(error), {})
+
+
+def _lowered(headers: Message) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
 
 
 def again(answer: Answer) -> bool:
