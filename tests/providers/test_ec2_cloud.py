@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
-import threading
 import time
 
 import boto3
@@ -36,9 +35,9 @@ def prepared(name="it", **options) -> EC2Provider:
     return prepare(make(name, **options))
 
 
-def prepare(provider) -> EC2Provider:
+def prepare(provider, secrets=None) -> EC2Provider:
     boots = [provider.config.boot_for(role, provider.identity) for role in ("scheduler", "worker")]
-    provider.prepare(boots, make_secrets(provider.identity))
+    provider.prepare(boots, secrets or make_secrets(provider.identity))
     return provider
 
 
@@ -115,34 +114,6 @@ def test_machines_role_may_do_little(cloud):
     assert "ssm:UpdateInstanceInformation" in json.dumps(more)
 
 
-def test_two_users_start_at_the_same_second(cloud):
-    """Two first starts in one account at once both succeed, and neither touches the other's."""
-    together = threading.Barrier(2, timeout=30)
-    failed = []
-
-    def start(name):
-        try:
-            provider = make(name)
-            provider.aws.client("ec2")
-            together.wait()
-            prepare(provider)
-            scheduler(provider)
-            if name == "one":
-                provider.sweep(name)
-        except Exception as error:  # noqa: BLE001  (the thread's error is the test's)
-            failed.append(error)
-
-    threads = [threading.Thread(target=start, args=(name,)) for name in ("one", "two")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert [] == failed
-    assert ["two"] == [machine.cluster for machine in make("x").list()]
-    assert make("two").attach().client
-
-
 def test_one_name_is_one_cluster_s_on_either_service(cloud):
     """A name that a Fargate cluster has is not to be had on EC2, however old it is; its things stay."""
     config = FargateConfig.of(name="same", allow_from="198.51.100.7/32")
@@ -156,17 +127,6 @@ def test_one_name_is_one_cluster_s_on_either_service(cloud):
     assert () == second.sweep("same").resources
     found = ECSProvider(config, config.identity())
     assert found.attach().client
-
-
-def test_name_of_a_cluster_that_died_is_free_again(cloud):
-    """What a killed client left behind under a name does not stop the next start, once it is old."""
-    dead = make("again")
-    dead.identity = dataclasses.replace(dead.identity, created=dead.identity.created - 3600)
-    prepare(dead)
-    workers(dead, 1)
-    dead.delete([machine.id for machine in dead.list("again")])
-
-    assert scheduler(prepared("again")).id
 
 
 def test_what_the_user_names_is_never_made(cloud):
@@ -363,41 +323,6 @@ def test_no_capacity_anywhere(cloud):
         assert part in str(refused)
 
 
-def test_room_for_five_of_ten(cloud):
-    """The machines that came are kept, and the refusal says how many and why."""
-    provider = prepared()
-    cloud.inject("capacity", room=5, market="on-demand")
-    created = workers(provider, 10)
-
-    assert 5 == len(created.machines)
-    with pytest.raises(CapacityError, match=r"5 of 10 machines: .*InsufficientInstanceCapacity.*keeps the 5"):
-        raise created.refusal
-
-
-def test_spot_and_its_fallback(cloud):
-    """What spot refuses comes on demand; the scheduler never is on spot."""
-    provider = prepared(spot="fallback")
-    cloud.inject("capacity", room=2, market="spot")
-    created = workers(provider, 5)
-    by_id = {machine.id: machine.market for machine in provider.describe([m.id for m in created.machines])}
-
-    assert created.refusal is None
-    assert ["on-demand"] * 3 + ["spot"] * 2 == sorted(by_id.values())
-    assert by_id == {machine.id: machine.market for machine in created.machines}
-    assert "on-demand" == scheduler(provider).market
-
-
-def test_spot_alone_is_refused_with_the_way_out(cloud):
-    """Without the fallback the refusal is the user's to hear, with what to do next."""
-    provider = prepared(spot=True)
-    cloud.inject("capacity", room=0, market="spot")
-    created = workers(provider, 5)
-
-    assert () == created.machines
-    assert "0 of 5" in str(created.refusal)
-    assert "spot='fallback'" in str(created.refusal)
-
-
 def test_spot_has_the_price_of_now(cloud):
     """A spot machine's rate is what EC2 says its type costs in its zone, asked once."""
     provider = prepared(spot=True)
@@ -435,26 +360,14 @@ def test_too_many_spot_machines(cloud):
 
 
 @pytest.mark.parametrize("fault", ["error-after-effect", "lost-answer"])
-@pytest.mark.parametrize("operation", ["RunInstances", "CreateFleet", "CreateLaunchTemplate"])
-def test_nothing_is_made_twice(cloud, fault, operation):
-    """An order whose answer was lost after it took effect is asked again, and makes nothing twice."""
+def test_template_is_not_made_twice(cloud, fault):
+    """A launch template whose answer was lost after it took effect is asked for again, and is one."""
     provider = prepared()
-    cloud.inject(fault, operation=operation, times=1)
-    scheduler(provider)
+    cloud.inject(fault, operation="CreateLaunchTemplate", times=1)
     created = workers(provider, 7)
 
     assert 7 == len(created.machines)
-    assert 8 == len(cloud.machines())
-
-
-def test_throttling_on_every_second_call(cloud):
-    """Throttled calls are made again, from the first to the last of a cluster's life."""
-    cloud.inject("throttle", every=2)
-    provider = prepared()
-    assert 12 == len(workers(provider, 12).machines)
-    assert () == provider.sweep("it").left
-    cloud.clear()
-    until(lambda: not cloud.leftovers(), 10, "nothing is left")
+    assert 1 == len(boto3.client("ec2").describe_launch_templates()["LaunchTemplates"])
 
 
 def test_launch_template_is_deleted_under_us(cloud):
@@ -467,22 +380,6 @@ def test_launch_template_is_deleted_under_us(cloud):
     assert created.refusal is None
     assert 2 == len(created.machines)
     assert template()["UserData"]
-
-
-def test_attached_provider_orders_like_the_first(cloud):
-    """Another process orders machines with the landing, market and tags of the first, told only the name."""
-    first = prepared(spot=True, tags={"team": "a"}, environment={"WORDS": 'it\'s "quoted"\né'})
-    workers(first, 1)
-    other = EC2Provider(EC2Config.of(name="it"), EC2Config.of(name="it").identity())
-    other.attach()
-    [machine] = workers(other, 1).machines
-    [seen] = [found for found in cloud.machines() if found.id == machine.id]
-
-    assert "spot" == machine.market
-    assert "a" == seen.tags["team"]
-    assert other.identity == ledger.identity(seen.tags)
-    assert first._plan == dataclasses.replace(other._plan, landing=first._plan.landing)
-    assert first.boot("worker") == other.boot("worker")
 
 
 def test_large_environments_take_several_parameters(cloud):
@@ -632,7 +529,9 @@ def test_policies_are_no_more_than_enough(cloud):
 
 def live_a_life():
     """All that a manager does."""
-    provider = prepared(spot="fallback")
+    provider = make(spot="fallback")
+    secrets = make_secrets(provider.identity)
+    prepare(provider, secrets)
     provider.quotas()
     machine = scheduler(provider)
     [worker] = workers(provider, 1).machines
@@ -647,7 +546,7 @@ def live_a_life():
         prepare(strange())
     with pytest.raises(CloudError, match="There: it"):
         make("nobody").attach()
-    prepare(other)  # a retried preparation
+    prepare(other, secrets)  # a retried preparation
     provider.sweep_expired()
     provider.sweep("it")
 
@@ -659,18 +558,6 @@ def strange():
 
 
 # -- ends ------------------------------------------------------------------------------------------------
-
-
-def test_sweep_leaves_nothing_but_the_landing(cloud):
-    """One sweep from anywhere removes machines, template, parameters and the group, and says so."""
-    provider = prepared()
-    ids = {scheduler(provider).id, *(machine.id for machine in workers(provider, 3).machines)}
-    swept = make("other").sweep("it")
-
-    assert ids == set(swept.machines)
-    assert {"dask-it", "/dask/it/client", "/dask/it/machine", "/dask/it/ec2/0"} <= set(swept.resources)
-    assert () == swept.left
-    until(lambda: not cloud.leftovers(), 10, "nothing is left")
 
 
 def test_stopped_machines_are_swept(cloud):
@@ -721,27 +608,6 @@ def test_missing_permission_is_named(cloud, action):
     assert "dask cloud policy aws-ec2" in str(caught.value)
     make().sweep("it")
     assert [] == cloud.leftovers()
-
-
-@pytest.mark.parametrize("operation", ["RunInstances", "CreateFleet"])
-def test_missing_permission_to_order(cloud, operation):
-    """An order that may not be made is a refusal that names the right."""
-    provider = prepared()
-    with cloud.inject("denied", operation=operation):
-        order = scheduler if operation == "RunInstances" else workers
-        if order is scheduler:
-            created = provider.create(provider.boot("scheduler"), 1)
-        else:
-            created = workers(provider, 3)
-
-    assert isinstance(created.refusal, CredentialsError)
-    assert f"ec2:{operation}" in str(created.refusal)
-
-
-def test_expired_credentials(cloud):
-    """Credentials that ended are an error that says so."""
-    with cloud.inject("expired-credentials"), pytest.raises(CredentialsError, match="have expired"):
-        prepared()
 
 
 def test_refusal_that_only_sts_can_read(cloud):

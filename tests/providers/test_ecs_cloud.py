@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import threading
 import time
 from fnmatch import fnmatchcase
 
@@ -15,7 +14,7 @@ from contract import until
 from cloudprovider import FargateCluster
 from cloudprovider import tags as ledger
 from cloudprovider.emulator.permissions import PREFIXES
-from cloudprovider.errors import CapacityError, CloudError, ConfigError, CredentialsError, QuotaError
+from cloudprovider.errors import CloudError, ConfigError, CredentialsError, QuotaError
 from cloudprovider.provider import State
 from cloudprovider.providers.ecs import ECSConfig, ECSProvider, FargateConfig, policy
 from cloudprovider.quotas import Limits
@@ -33,9 +32,9 @@ def prepared(name="it", **options) -> ECSProvider:
     return prepare(make(name, **options))
 
 
-def prepare(provider) -> ECSProvider:
+def prepare(provider, secrets=None) -> ECSProvider:
     boots = [provider.config.boot_for(role, provider.identity) for role in ("scheduler", "worker")]
-    provider.prepare(boots, make_secrets(provider.identity))
+    provider.prepare(boots, secrets or make_secrets(provider.identity))
     return provider
 
 
@@ -96,48 +95,6 @@ def test_landing_is_tagged_and_has_what_it_should(cloud):
     assert [] == cloud.leftovers()
 
 
-def test_two_users_start_at_the_same_second(cloud):
-    """Two first starts in one account at once both succeed, and neither touches the other's."""
-    together = threading.Barrier(2, timeout=30)
-    failed = []
-
-    def start(name):
-        try:
-            provider = make(name)
-            provider.aws.client("ec2")
-            together.wait()
-            prepare(provider)
-            scheduler(provider)
-            if name == "one":
-                provider.sweep(name)
-        except Exception as error:  # noqa: BLE001  (the thread's error is the test's)
-            failed.append(error)
-
-    threads = [threading.Thread(target=start, args=(name,)) for name in ("one", "two")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert [] == failed
-    assert ["two"] == [machine.cluster for machine in make("x").list()]
-    assert make("two").attach().client
-
-
-def test_one_name_is_one_cluster_s(cloud):
-    """Of two that start under one name the later gets an error, and its clean-up spares the earlier."""
-    first = prepared("same")
-    machine = scheduler(first)
-    second = make("same")
-    second.identity = dataclasses.replace(second.identity, owner="other")
-
-    with pytest.raises(CloudError, match=r"There is a cluster 'same' .*from_name\('same'\)"):
-        prepare(second)
-    second.sweep("same")
-    assert [machine.id] == [m.id for m in first.list("same")]
-    assert make("same").attach().client
-
-
 def test_name_that_could_not_be_claimed_is_not_swept(cloud):
     """Who fails before the name is known to be theirs cleans up nothing under it."""
     first = prepared("same")
@@ -148,19 +105,6 @@ def test_name_that_could_not_be_claimed_is_not_swept(cloud):
 
     assert () == second.sweep("same").machines
     assert [machine.id] == [m.id for m in first.list("same")]
-
-
-def test_name_of_a_cluster_that_died_is_free_again(cloud):
-    """What a killed client left behind under a name does not stop the next start, once it is old."""
-    dead = make("again")
-    dead.identity = dataclasses.replace(dead.identity, created=dead.identity.created - 3600)
-    prepare(dead)
-    provider = prepared("again")
-
-    assert (
-        provider.identity == make("again").attach_identity() if hasattr(provider, "attach_identity") else True
-    )
-    assert scheduler(provider).id
 
 
 def test_what_the_user_names_is_never_made(cloud):
@@ -243,62 +187,6 @@ def test_ten_machines_a_call(cloud):
     assert 2 == called(cloud, "DescribeTasks") - before
 
 
-def test_room_for_five_of_ten(cloud):
-    """The machines that came are kept, and the refusal says how many and why."""
-    provider = prepared()
-    cloud.inject("capacity", room=5, market="on-demand")
-    created = workers(provider, 10)
-
-    assert 5 == len(created.machines)
-    with pytest.raises(CapacityError, match=r"5 of 10 tasks: Capacity is unavailable.*keeps the 5"):
-        raise created.refusal
-
-
-def test_spot_and_its_fallback(cloud):
-    """What spot refuses comes on demand; the scheduler never is on spot."""
-    provider = prepared(spot="fallback")
-    cloud.inject("capacity", room=2, market="spot")
-    created = workers(provider, 5)
-    by_id = {machine.id: machine.market for machine in provider.describe([m.id for m in created.machines])}
-
-    assert created.refusal is None
-    assert ["on-demand"] * 3 + ["spot"] * 2 == sorted(by_id.values())
-    assert by_id == {machine.id: machine.market for machine in created.machines}
-    assert "on-demand" == scheduler(provider).market
-
-
-def test_spot_alone_is_refused_with_the_way_out(cloud):
-    """Without the fallback the refusal is the user's to hear, with what to do next."""
-    provider = prepared(spot=True)
-    cloud.inject("capacity", room=0, market="spot")
-    created = workers(provider, 5)
-
-    assert () == created.machines
-    assert "0 of 5" in str(created.refusal)
-    assert "spot='fallback'" in str(created.refusal)
-
-
-@pytest.mark.parametrize("fault", ["error-after-effect", "lost-answer"])
-def test_nothing_is_made_twice(cloud, fault):
-    """An order whose answer was lost after it took effect is asked again, and makes nothing twice."""
-    provider = prepared()
-    cloud.inject(fault, operation="RunTask", times=1)
-    created = workers(provider, 7)
-
-    assert 7 == len(created.machines)
-    assert 7 == len(cloud.machines())
-
-
-def test_throttling_on_every_third_call(cloud):
-    """Throttled calls are made again, from the first to the last of a cluster's life."""
-    cloud.inject("throttle", every=3)
-    provider = prepared()
-    assert 12 == len(workers(provider, 12).machines)
-    assert () == provider.sweep("it").left
-    cloud.clear()
-    until(lambda: not cloud.leftovers(), 10, "nothing is left")
-
-
 def test_private_address_before_it_runs(cloud):
     """The scheduler's address is known before its image is pulled: workers are ordered one boot deep."""
     cloud.reset(profile="fargate", time_scale=0.1)
@@ -327,19 +215,6 @@ def test_private_machines_have_no_public_address(cloud):
     assert ended.public_address is None
     assert 0 == called(cloud, "DescribeNetworkInterfaces")
     assert "no route out" in str(provider.diagnosis(ended, ""))
-
-
-def test_attached_provider_orders_like_the_first(cloud):
-    """Another process orders machines with the landing, market and tags of the first, told only the name."""
-    prepared(spot=True, tags={"team": "a"})
-    other = ECSProvider(FargateConfig.of(name="it"), FargateConfig.of(name="it").identity())
-    other.attach()
-    [machine] = workers(other, 1).machines
-    [seen] = [found for found in cloud.machines() if found.id == machine.id]
-
-    assert "spot" == machine.market
-    assert "a" == seen.tags["team"]
-    assert other.identity == ledger.identity(seen.tags)
 
 
 # -- security --------------------------------------------------------------------------------------------
@@ -440,7 +315,9 @@ def test_policies_are_no_more_than_enough(cloud):
 
 def live_a_life():
     """All that a manager does."""
-    provider = prepared()
+    provider = make()
+    secrets = make_secrets(provider.identity)
+    prepare(provider, secrets)
     provider.quotas()
     machine = scheduler(provider)
     workers(provider, 2)
@@ -452,7 +329,7 @@ def live_a_life():
     other.list()
     with pytest.raises(CloudError, match="already"):
         prepare(strange())
-    prepare(other)  # a retried preparation
+    prepare(other, secrets)  # a retried preparation
     provider.sweep_expired()
     provider.sweep("it")
 
@@ -464,18 +341,6 @@ def strange():
 
 
 # -- ends ------------------------------------------------------------------------------------------------
-
-
-def test_sweep_leaves_nothing_but_the_landing(cloud):
-    """One sweep from anywhere removes machines, definitions, secrets and the group, and says so."""
-    provider = prepared()
-    ids = {scheduler(provider).id, *(machine.id for machine in workers(provider, 3).machines)}
-    swept = make("other").sweep("it")
-
-    assert ids == set(swept.machines)
-    assert 5 == len(swept.resources)
-    assert () == swept.left
-    until(lambda: not cloud.leftovers(), 10, "nothing is left")
 
 
 def test_sweep_says_what_has_to_wait(cloud):
@@ -490,18 +355,6 @@ def test_sweep_says_what_has_to_wait(cloud):
     group, task = swept.left
     assert group.startswith("sg-")
     assert (task,) == swept.machines
-
-
-def test_sweep_of_similar_names(cloud):
-    """Clusters whose names begin alike do not touch each other."""
-    for name in ("a", "a-worker", "a-scheduler"):
-        prepared(name)
-    make("x").sweep("a")
-
-    assert make("a-worker").attach().client
-    assert make("a-scheduler").attach().client
-    with pytest.raises(CloudError, match="There: a-scheduler, a-worker"):
-        make("a").attach()
 
 
 def test_expired_is_cheap_and_spares_the_living(cloud):
@@ -541,22 +394,6 @@ def test_missing_permission_is_named(cloud, operation, action):
     assert "dask cloud policy aws-fargate" in str(caught.value)
     make().sweep("it")
     assert [] == cloud.leftovers()
-
-
-def test_missing_permission_to_order(cloud):
-    """An order that may not be made is a refusal that names the right."""
-    provider = prepared()
-    with cloud.inject("denied", operation="RunTask"):
-        created = workers(provider, 3)
-
-    assert isinstance(created.refusal, CredentialsError)
-    assert "ecs:RunTask" in str(created.refusal)
-
-
-def test_expired_credentials(cloud):
-    """Credentials that ended are an error that says so."""
-    with cloud.inject("expired-credentials"), pytest.raises(CredentialsError, match="have expired"):
-        prepared()
 
 
 def test_no_credentials(cloud, monkeypatch):

@@ -311,10 +311,10 @@ class TestLeases:
 
     def test_idle(self, machines, connect):
         """A cluster with nothing to do ends although a client is connected, workers first."""
-        leases = Leases(idle=5.0, no_client=60)
+        leases = Leases(idle=8.0, no_client=60)
         scheduler = machines.start("scheduler", leases=leases)
-        worker = machines.start("worker", scheduler=scheduler)
         connect(scheduler)
+        worker = machines.start("worker", scheduler=scheduler)
         worker.says("at tls://")
 
         assert Exit.idle == ended(worker)[0]
