@@ -38,6 +38,8 @@ class Kind:
         Where it runs.
     image
         Id of its machine image.
+    system
+        The operating system that the machine image has, of `guest_systems.SYSTEMS`.
     ecs_agent
         Whether the machine image is an ECS-optimised one, whose agent joins an ECS cluster unless it is masked.
     """
@@ -49,6 +51,7 @@ class Kind:
     region: str = "us-east-1"
     zone: str = "us-east-1a"
     image: str = "ami-00000000000000000"
+    system: str = "amazon-linux"
     ecs_agent: bool = True
 
 
@@ -81,7 +84,8 @@ class Guest:
     console
         Called with each line of the serial console.
     logs
-        Called with log group, log stream and line for what a container under the `awslogs` driver writes.
+        Called with log group, log stream and line for what a container under the `awslogs` driver writes; under
+        `gcplogs`, the log's name is the group, and the container's the stream.
     halted
         Called once each time the machine has powered itself off, or was asked to by `stop`; never after `kill`.
     scale
@@ -93,7 +97,7 @@ class Guest:
         pulled; multiplied by `scale`.
     open_log
         Asked with log group, log stream and whether the group may be made, before a container starts under
-        `awslogs`; answers why the stream cannot be opened, or the empty string.
+        `awslogs` or `gcplogs`; answers why the stream cannot be opened, or the empty string.
     reach
         Asked with an image's name before it is pulled; answers why its registry cannot be reached, or the
         empty string.
@@ -156,6 +160,11 @@ class Guest:
     def ssm_agent(self) -> bool:
         """Whether its Systems Manager agent runs."""
         return self._system is not None and self._system.systemd.state("amazon-ssm-agent.service") == "active"
+
+    @property
+    def firewall(self) -> list[str]:
+        """The rules that were added to its own firewall, as `iptables` was told them: none of them is in force here."""
+        return list(self._system.firewall) if self._system else []
 
     def path(self, name: str) -> Path:
         """Where a file of the machine is on this computer."""

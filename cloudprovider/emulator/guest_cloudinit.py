@@ -49,6 +49,8 @@ class CloudInit:
         As the metadata service hands it out.
     instance_data
         What the machine knows of itself.
+    version, datasource
+        Of cloud-init, and where it has its data from.
     """
 
     def __init__(
@@ -58,12 +60,16 @@ class CloudInit:
         console: Callable[[str], None],
         user_data: bytes,
         instance_data: Mapping[str, Any],
+        version: str,
+        datasource: str,
     ) -> None:
         self._disk = disk
         self._shell = shell
         self._console = console
         self._user_data = user_data
         self._instance_data = instance_data
+        self._version = version
+        self._datasource = datasource
         self._id = str(instance_data["v1"]["instance_id"])
         self._began = time.monotonic()
         self._read = UserData()
@@ -101,10 +107,12 @@ class CloudInit:
         self._once("scripts-user", lambda: self._run_parts(f"{CLOUD}/instance/scripts"))
         self._disk.write(f"{CLOUD}/instance/boot-finished", b"")
         self._disk.write(
-            "/run/cloud-init/result.json", b'{"v1": {"datasource": "DataSourceEc2", "errors": []}}'
+            "/run/cloud-init/result.json",
+            json.dumps({"v1": {"datasource": self._datasource, "errors": []}}).encode(),
         )
         self._line(
-            f"Cloud-init v. 22.2.2 finished at {_date()}. Datasource DataSourceEc2.  Up {self._up():.2f} seconds"
+            f"Cloud-init v. {self._version} finished at {_date()}. Datasource {self._datasource}.  "
+            f"Up {self._up():.2f} seconds"
         )
 
     # --- Modules ---------------------------------------------------------------------------------------
@@ -242,7 +250,9 @@ class CloudInit:
         write(f"{CLOUD}/instance/user-data.txt", self._user_data, 0o600)
 
     def _stage(self, name: str) -> None:
-        self._line(f"Cloud-init v. 22.2.2 running '{name}' at {_date()}. Up {self._up():.2f} seconds.")
+        self._line(
+            f"Cloud-init v. {self._version} running '{name}' at {_date()}. Up {self._up():.2f} seconds."
+        )
 
     def _warn(self, module: str, text: str) -> None:
         now = time.time()

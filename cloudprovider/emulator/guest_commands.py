@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import re
 import time
+from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
+from cloudprovider.emulator.guest_packages import COMMANDS, Packages, cos_extensions
 from cloudprovider.emulator.guest_systemd import Refused
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from cloudprovider.emulator.guest_docker import Docker
     from cloudprovider.emulator.guest_shell import Call, Running
     from cloudprovider.emulator.guest_systemd import Systemd
+    from cloudprovider.emulator.guest_systems import OperatingSystem
 
 __all__ = ["NAMES", "Power", "commands"]
 
@@ -23,9 +26,11 @@ FILE_SYSTEMS = ("ext3", "ext4", "xfs")
 
 #: Every command that is played.
 NAMES = (
+    *COMMANDS,
     "cloud-init",
     "docker",
     "halt",
+    "iptables",
     "journalctl",
     "mdadm",
     "mkfs",
@@ -55,7 +60,7 @@ MKFS_VALUES = frozenset({"-L", "-b", "-d", "-i", "-l", "-m", "-n", "-t", "-E", "
 
 
 class Power(Protocol):
-    """The machine's power, as seen from inside."""
+    """The machine's power, as seen from inside, and what is added to it."""
 
     def off(self, *, again: bool = False) -> None:
         """Begin to shut down; `again` boots afterwards. Returns at once."""
@@ -66,17 +71,30 @@ class Power(Protocol):
     def cancel(self) -> None:
         """Do not."""
 
+    def install_engine(self) -> None:
+        """Add a container engine."""
+
 
 def commands(
-    disk: Disk, systemd: Systemd, docker: Docker, power: Power, gpus: int
+    disk: Disk,
+    systemd: Systemd,
+    docker: Docker,
+    power: Power,
+    system: OperatingSystem,
+    gpus: int,
+    firewall: list[str],
 ) -> dict[str, Callable[[Call], int | Running]]:
     """All commands that a machine plays, by name."""
     disks = Disks(disk)
     units = Systemctl(systemd, power)
+    packages = Packages(power, system, systemd.sleep)
     found: dict[str, Callable[[Call], int | Running]] = {
+        **dict.fromkeys(COMMANDS, packages.command),
         "cloud-init": cloud_init,
+        "cos-extensions": lambda call: cos_extensions(call, disk, system, gpus, systemd.sleep),
         "docker": docker.command,
         "halt": lambda call: power_command(call, power),
+        "iptables": lambda call: iptables(call, firewall),
         "journalctl": lambda call: journalctl(call, systemd),
         "mdadm": disks.mdadm,
         "mkfs": disks.mkfs,
@@ -126,15 +144,31 @@ def nvidia_smi(call: Call, gpus: int) -> int:
 def journalctl(call: Call, systemd: Systemd) -> int:
     """Show the journal, or a unit's part of it."""
     words = list(call.argv[1:])
-    wanted = None
-    for number, word in enumerate(words):
-        if word in {"-u", "--unit", "-xeu"} and number + 1 < len(words):
-            wanted = words[number + 1]
+    wanted, last = None, len(systemd.journal)
+    for word, value in zip(words, [*words[1:], ""], strict=True):
+        if word in {"-u", "--unit", "-xeu"}:
+            wanted = value
         elif word.startswith("--unit="):
             wanted = word.partition("=")[2]
-    for unit, line in list(systemd.journal):
-        if wanted is None or unit in {wanted, f"{wanted}.service"}:
-            call.say(line)
+        elif word in {"-n", "--lines"}:
+            last = int(value)
+    lines = [
+        line
+        for unit, line in list(systemd.journal)
+        if wanted is None or unit in {wanted, f"{wanted}.service"}
+    ]
+    for line in lines[-last:] if last else []:
+        call.say(line)
+    return 0
+
+
+def iptables(call: Call, firewall: list[str]) -> int:
+    """Take note of a rule: the machine's own firewall does nothing here, and its network's still holds."""
+    words = [word for word in call.argv[1:] if word not in {"-w", "--wait"}]
+    if words[:1] not in (["-A"], ["-I"], ["--append"], ["--insert"]):
+        call.warn("iptables: only the addition of rules is understood here")
+        return 2
+    firewall.append(" ".join(words))
     return 0
 
 
@@ -207,6 +241,7 @@ class Systemctl:
             self._systemd.reload()
             return 0
         actions: Mapping[str, Callable[[Call, str, set[str]], int]] = {
+            "cat": self._cat,
             "disable": self._disable,
             "enable": self._enable,
             "is-active": self._is_active,
@@ -234,6 +269,13 @@ class Systemctl:
         except Refused as refused:
             call.warn(str(refused))
             return refused.code
+
+    def _cat(self, call: Call, name: str, options: set[str]) -> int:  # noqa: ARG002
+        if (text := self._systemd.text(name)) is None:
+            call.warn(f"No files found for {name}.")
+            return 1
+        call.say(text)
+        return 0
 
     def _start(self, call: Call, name: str, options: set[str]) -> int:  # noqa: ARG002
         self._systemd.start(name, wait="--no-block" not in options)
@@ -366,23 +408,33 @@ class Disks:
                 call.say(f"{device} on {folder}")
             return 0
         if len(words) == 1:
+            # Everything may be executed here, however a folder is mounted.
+            remounts = any("remount" in value.split(",") for value in _values(call.argv, {"-o", "--options"}))
+            if remounts and words[0] in self._mounts:
+                return 0
             call.warn(f"mount: {words[0]}: can't find in /etc/fstab.")
             return 1
         device, folder = words
-        if not self._disk.path(folder).is_dir():
-            call.warn(f"mount: {folder}: mount point does not exist.")
-            return 32
-        if device not in {"tmpfs", "none"} and not self._disk.path(device).exists():
-            call.warn(f"mount: {folder}: special device {device} does not exist.")
-            return 32
-        if device not in {"tmpfs", "none"} and not self._kind(device):
-            call.warn(
-                f"mount: {folder}: wrong fs type, bad option, bad superblock on {device}, "
-                "missing codepage or helper program, or other error."
-            )
+        if "--bind" not in call.argv and (why := self._unfit(device, folder)):
+            call.warn(f"mount: {folder}: {why}")
             return 32
         self._mounts[folder] = device
         return 0
+
+    def _unfit(self, device: str, folder: str) -> str:
+        """Why a device cannot be mounted there; empty when it can."""
+        if not self._disk.path(folder).is_dir():
+            return "mount point does not exist."
+        if device in {"tmpfs", "none"}:
+            return ""
+        if not self._disk.path(device).exists():
+            return f"special device {device} does not exist."
+        if not self._kind(device):
+            return (
+                f"wrong fs type, bad option, bad superblock on {device}, "
+                "missing codepage or helper program, or other error."
+            )
+        return ""
 
     def umount(self, call: Call) -> int:
         """Unmount a disk."""
@@ -429,3 +481,9 @@ def _plain(words: object, values: frozenset[str]) -> list[str]:
         elif not word.startswith("-"):
             found.append(word)
     return found
+
+
+def _values(words: object, options: set[str]) -> list[str]:
+    """What follows any of these options."""
+    found = [str(word) for word in words]  # type: ignore[attr-defined]
+    return [value for word, value in pairwise(found) if word in options]

@@ -36,16 +36,6 @@ PATH = re.compile(r"(?<![\w./\-$)}\]*?~%+])(?:/[\w.@+-]+)+")
 #: Where programs are looked for.
 PROGRAMS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
-#: What Amazon Linux 2023 says of itself.
-OS_RELEASE = """\
-NAME="Amazon Linux"
-VERSION="2023"
-ID="amzn"
-ID_LIKE="fedora"
-VERSION_ID="2023"
-PRETTY_NAME="Amazon Linux 2023"
-"""
-
 
 class Disk:
     """The files of one machine.
@@ -62,9 +52,12 @@ class Disk:
         self.root = root
         self._commands = frozenset(commands)
         self._prefix = f"{root}/"
+        self.lay_out()
+
+    def lay_out(self) -> None:
+        """Make the folders that every machine has, as far as they are missing."""
         for folder in (*OWN, "dev/disk/by-id", "etc/systemd/system", "var/lib/cloud/data", "var/log"):
-            (root / folder).mkdir(parents=True, exist_ok=True)
-        self.write("/etc/os-release", OS_RELEASE.encode())
+            (self.root / folder).mkdir(parents=True, exist_ok=True)
 
     @property
     def shims(self) -> Path:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import re
 import secrets
 import threading
 import time
@@ -55,6 +56,11 @@ ARCHITECTURES = {"x86_64": ("X86_64", "linux/amd64"), "arm64": ("ARM64", "linux/
 ENGINE_STOP_S = 90.0
 
 LOG_LINES = 10_000
+
+#: What the log driver of Google Cloud calls its log: https://docs.docker.com/engine/logging/drivers/gcplogs/
+GCPLOGS = "gcplogs-docker-driver"
+
+GPU = re.compile(r"/dev/nvidia(\d+)")
 
 HELP = "See 'docker {0} --help'."
 
@@ -152,6 +158,8 @@ class Docker:
         How long a pull takes.
     logs, open_log, reach
         See `Guest`.
+    state
+        The state of the engine's own service; empty when the machine has none.
     """
 
     def __init__(
@@ -168,7 +176,7 @@ class Docker:
         logs: Callable[[str, str, str], None],
         open_log: Callable[[str, str, bool], str],
         reach: Callable[[str], str],
-        runs: Callable[[], bool],
+        state: Callable[[], str],
     ) -> None:
         self.shell: Shell
         self.pulled: set[str] = set()
@@ -183,7 +191,7 @@ class Docker:
         self._logs = logs
         self._open_log = open_log
         self._reach = reach
-        self._runs = runs
+        self._state = state
         self._lock = threading.Lock()
         self._containers: dict[str, Container] = {}
 
@@ -214,6 +222,9 @@ class Docker:
             "stop": self._stop,
             "wait": self._wait,
         }
+        if not self._state():
+            call.warn("docker: command not found")
+            return NOT_FOUND
         words = list(call.argv[1:])
         if words[:1] in (["container"], ["image"]):
             words = words[1:]
@@ -223,7 +234,7 @@ class Docker:
                 f"docker: '{verb}' is not a docker command that is understood here.\nSee 'docker --help'"
             )
             return 1
-        if not self._runs():
+        if self._state() != "active":
             call.warn(
                 "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. "
                 "Is the docker daemon running?"
@@ -339,6 +350,12 @@ class Docker:
     def _create(self, options: RunOptions) -> Container:
         """Take a name, and refuse what the engine refuses before it starts anything."""
         self._check_gpus(options.gpus)
+        for device in options.devices:
+            if not self._disk.path(device).exists():
+                raise Failed(
+                    f"Error response from daemon: error gathering device information while adding custom device "
+                    f'"{device}": no such file or directory'
+                )
         self._check_log(options)
         container = Container(options)
         with self._lock:
@@ -362,7 +379,7 @@ class Docker:
                 lambda ended: self._room.start(
                     image=options.image,
                     argv=argv,
-                    environ={**self._environ, **self._gpu_environ(options.gpus), **options.environ},
+                    environ={**self._environ, **_gpu_environ(options), **options.environ},
                     address=self._address,
                     architecture=self._architecture,
                     log=self._writer(container, say),
@@ -387,9 +404,11 @@ class Docker:
     def _writer(self, container: Container, say: Callable[[str], None] | None) -> Callable[[str], None]:
         """What becomes of the lines a container writes."""
         options = container.options
-        keeps, sends = options.log_driver != "none", options.log_driver == "awslogs"
+        keeps, sends = options.log_driver != "none", options.log_driver in {"awslogs", "gcplogs"}
         group = options.log_options.get("awslogs-group", "")
         stream = options.log_options.get("awslogs-stream", container.id)
+        if options.log_driver == "gcplogs":
+            group, stream = GCPLOGS, container.name
 
         def write(line: str) -> None:
             line = self._disk.there(line)
@@ -433,13 +452,6 @@ class Docker:
                 "OCI runtime create failed: nvidia-container-cli: device error: unknown device: unknown"
             )
 
-    @staticmethod
-    def _gpu_environ(wanted: str) -> dict[str, str]:
-        if not wanted:
-            return {}
-        count = wanted.removeprefix("count=")
-        return {"NVIDIA_VISIBLE_DEVICES": "all" if count == "all" else ",".join(map(str, range(int(count))))}
-
     def _check_log(self, options: RunOptions) -> None:
         driver = options.log_driver
         if driver not in LOG_OPTIONS:
@@ -447,6 +459,11 @@ class Docker:
         for name in options.log_options:
             if name not in LOG_OPTIONS[driver] | EVERY_DRIVERS:
                 raise Failed(f"Error response from daemon: unknown log opt '{name}' for {driver} log driver")
+        if driver == "gcplogs" and (why := self._open_log(GCPLOGS, options.name, False)):
+            raise Failed(
+                "Error response from daemon: failed to create task for container: failed to initialize logging "
+                f"driver: unable to connect or authenticate with Google Cloud Logging: {why}"
+            )
         if driver != "awslogs":
             return
         if not (group := options.log_options.get("awslogs-group", "")):
@@ -565,6 +582,16 @@ class Docker:
     def _forget(self, container: Container) -> None:
         with contextlib.suppress(KeyError):
             del self._containers[container.name]
+
+
+def _gpu_environ(options: RunOptions) -> dict[str, str]:
+    """Which GPUs a container has; where it was given them as devices, these are not in this computer's `/dev`."""
+    count = options.gpus.removeprefix("count=")
+    given = [match[1] for device in options.devices if (match := GPU.fullmatch(device))]
+    numbers = list(map(str, range(int(count)))) if count.isdecimal() else given
+    if count == "all" or numbers:
+        return {"NVIDIA_VISIBLE_DEVICES": "all" if count == "all" else ",".join(numbers)}
+    return {}
 
 
 def _argv(options: RunOptions, entrypoint: Sequence[str]) -> list[str]:

@@ -28,7 +28,7 @@ VALUES = {
     "--cap-drop": "",
     "--cpu-shares": "",
     "--cpus": "",
-    "--device": "",
+    "--device": "device",
     "--entrypoint": "entrypoint",
     "--env": "env",
     "--env-file": "env_file",
@@ -91,9 +91,24 @@ AWSLOGS = frozenset(
         "tag",
     }
 )
+#: https://docs.docker.com/engine/logging/drivers/gcplogs/
+GCPLOGS = frozenset(
+    {
+        "env",
+        "env-regex",
+        "gcp-log-cmd",
+        "gcp-meta-id",
+        "gcp-meta-name",
+        "gcp-meta-zone",
+        "gcp-project",
+        "labels",
+        "labels-regex",
+    }
+)
 EVERY_DRIVERS = frozenset({"mode", "max-buffer-size"})
 LOG_OPTIONS = {
     "awslogs": AWSLOGS,
+    "gcplogs": GCPLOGS,
     "journald": frozenset({"env", "env-regex", "labels", "tag"}),
     "json-file": frozenset({"compress", "env", "labels", "max-file", "max-size", "tag"}),
     "none": frozenset[str](),
@@ -111,6 +126,7 @@ class RunOptions:
     image: str
     command: tuple[str, ...] = ()
     detach: bool = False
+    devices: tuple[str, ...] = ()
     rm: bool = False
     entrypoint: str | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
@@ -177,6 +193,7 @@ def read_run(words: Sequence[str], environ: Mapping[str, str], read: Callable[[s
         image=rest[0],
         command=tuple(rest[1:]),
         detach="detach" in last,
+        devices=tuple(device.partition(":")[0] for device in found["device"]),
         rm="rm" in last,
         entrypoint=last.get("entrypoint"),
         environ=_environ(found, environ, read),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
 import threading
 import time
@@ -13,7 +14,8 @@ from cloudprovider.emulator.guest_cloudinit import CloudInit
 from cloudprovider.emulator.guest_commands import commands
 from cloudprovider.emulator.guest_docker import Docker
 from cloudprovider.emulator.guest_shell import Down, Shell
-from cloudprovider.emulator.guest_systemd import ECS_UNITS, IMAGE_UNITS, Refused, Systemd
+from cloudprovider.emulator.guest_systemd import ECS_UNITS, Refused, Systemd
+from cloudprovider.emulator.guest_systems import ENGINE_UNITS, SYSTEMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,8 +30,6 @@ logger = logging.getLogger(__name__)
 
 #: How long what was booting may take to notice that the power is gone.
 LAST_S = 10.0
-
-KERNEL = "6.1.158-178.288.amzn2023"
 
 
 class System:
@@ -71,6 +71,8 @@ class System:
     ) -> None:
         self._disk = disk
         self._kind = kind
+        self._os = SYSTEMS[kind.system]
+        self.firewall: list[str] = []
         self._told = console
         self._over = over
         self._scale = scale
@@ -83,28 +85,35 @@ class System:
         self._scheduled: threading.Timer | None = None
         self._booting = threading.Thread(target=self._guarded, args=(self._boot,), name="boot", daemon=True)
         self.ecs_cluster = ""
-        image_units = IMAGE_UNITS + (ECS_UNITS if kind.ecs_agent else ())
+        has_agent = kind.ecs_agent and kind.system == "amazon-linux"
+        image_units = self._os.image_units + (ECS_UNITS if has_agent else ())
         self.systemd = Systemd(disk, self.console, scale, image_units)
         self.docker = Docker(
             room,
             disk,
             address=address,
             architecture=kind.architecture,
-            gpus=kind.gpus,
+            gpus=kind.gpus if self._os.gpus else 0,
             environ=environ,
             pull_s=pull_s,
             sleep=self.systemd.sleep,
             logs=logs,
             open_log=open_log,
             reach=reach,
-            runs=lambda: self.systemd.state("docker.service") == "active",
+            state=self._engine,
         )
         self.docker.pulled = pulled
-        played = commands(disk, self.systemd, self.docker, self, kind.gpus)
+        played = commands(disk, self.systemd, self.docker, self, self._os, kind.gpus, self.firewall)
         self.shell = Shell(room, disk, environ, played)
         self.systemd.shell = self.docker.shell = self.shell
         self._cloud_init = CloudInit(
-            disk, self.shell, self.console, user_data, instance_data(id, address, kind)
+            disk,
+            self.shell,
+            self.console,
+            user_data,
+            instance_data(id, address, kind),
+            self._os.cloud_init,
+            self._os.datasource,
         )
 
     def console(self, text: str) -> None:
@@ -173,10 +182,11 @@ class System:
 
     def _boot(self) -> None:
         machine = "aarch64" if self._kind.architecture == "arm64" else "x86_64"
-        self.console(f"Linux version {KERNEL}.{machine} (Amazon Linux 2023)")
+        name = f"{self._os.title} {self._os.version}"
+        self.console(f"Linux version {self._os.kernel}.{machine} ({name})")
         self.systemd.sleep(self._boot_s)
         self._fresh()
-        self.console("systemd[1]: Welcome to Amazon Linux 2023!")
+        self.console(f"systemd[1]: Welcome to {name}!")
         self._start_image_units("cloud-init.service")
         self._cloud_init.init()
         self._start_image_units("docker.socket", "containerd.service", "docker.service", ECS_UNITS[0])
@@ -193,19 +203,32 @@ class System:
 
     def _fresh(self) -> None:
         """Empty what is in memory, and put the disks where they are found."""
-        for folder in ("run", "tmp", "dev"):
+        for folder in ("run", "tmp", "dev", *self._os.forgets):
             shutil.rmtree(self._disk.root / folder, ignore_errors=True)
-            (self._disk.root / folder).mkdir()
-        by_id = self._disk.path("/dev/disk/by-id")
-        by_id.mkdir(parents=True)
-        names = ["Amazon_Elastic_Block_Store_vol0123456789abcdef0"]
-        names += [
-            f"Amazon_EC2_NVMe_Instance_Storage_AWS{number:017X}" for number in range(1, self._kind.disks + 1)
-        ]
+        self._disk.lay_out()
+        self._disk.write("/etc/os-release", self._os.release)
+        names = ["by-id/nvme-Amazon_Elastic_Block_Store_vol0123456789abcdef0"]
+        names += [self._os.disk.format(number) for number in range(1, self._kind.disks + 1)]
+        endings = (
+            ("", "_1") if self._os.platform == "ec2" else ("",)
+        )  # by the controller, and by its namespace
         for number, name in enumerate(names):
-            (self._disk.root / f"dev/nvme{number}n1").touch()
-            for ending in ("", "_1"):  # by the controller, and by its namespace
-                (by_id / f"nvme-{name}{ending}").symlink_to(f"../../nvme{number}n1")
+            device = self._disk.root / f"dev/nvme{number}n1"
+            device.touch()
+            for ending in endings:
+                link = self._disk.path(f"/dev/disk/{name}{ending}")
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(os.path.relpath(device, link.parent))
+
+    def _engine(self) -> str:
+        """The state of the container engine; empty when there is none."""
+        name = "docker.service"
+        return self.systemd.state(name) if name in self.systemd.image_units else ""
+
+    def install_engine(self) -> None:
+        """Add a container engine to the machine, as a package does."""
+        for name in ENGINE_UNITS:
+            self.systemd.image_units.setdefault(name, "inactive")
 
     def _start_image_units(self, *names: str) -> None:
         for name in names:
@@ -253,7 +276,8 @@ class System:
 
 def instance_data(id: str, address: str, kind: Kind) -> dict[str, Any]:
     """What cloud-init knows of an instance."""
-    name = f"ip-{address.replace('.', '-')}.ec2.internal"
+    system = SYSTEMS[kind.system]
+    name = f"ip-{address.replace('.', '-')}.ec2.internal" if system.platform == "ec2" else id
     meta_data = {
         "ami-id": kind.image,
         "hostname": name,
@@ -263,18 +287,19 @@ def instance_data(id: str, address: str, kind: Kind) -> dict[str, Any]:
         "local-ipv4": address,
         "placement": {"availability-zone": kind.zone, "region": kind.region},
     }
+    cloud = "aws" if system.platform == "ec2" else system.platform
     standard = {
         "availability-zone": kind.zone,
         "availability_zone": kind.zone,
-        "cloud-name": "aws",
-        "cloud_name": "aws",
-        "distro": "amazon",
+        "cloud-name": cloud,
+        "cloud_name": cloud,
+        "distro": system.distro,
         "instance-id": id,
         "instance_id": id,
         "local-hostname": name,
         "local_hostname": name,
         "machine": "aarch64" if kind.architecture == "arm64" else "x86_64",
-        "platform": "ec2",
+        "platform": system.platform,
         "region": kind.region,
         "subplatform": "metadata (http://169.254.169.254)",
     }

@@ -32,17 +32,6 @@ __all__ = ["Refused", "Systemd"]
 
 UNITS = "/etc/systemd/system"
 
-#: Units of the machine image, which run unless they are masked or stopped.
-IMAGE_UNITS = (
-    "amazon-ssm-agent.service",
-    "cloud-config.service",
-    "cloud-final.service",
-    "cloud-init.service",
-    "containerd.service",
-    "docker.service",
-    "docker.socket",
-)
-
 ECS_UNITS = ("amazon-ecs-volume-plugin.service", "ecs.service")
 
 TARGETS = ("multi-user.target", "network-online.target", "network.target", "timers.target")
@@ -80,6 +69,7 @@ class Service:
         self._starts: deque[float] = deque(maxlen=STARTS)
         self._environ: dict[str, str] = {}
         self._failure = ""
+        self._code = 0
 
     @property
     def runs(self) -> bool:
@@ -133,7 +123,7 @@ class Service:
     def _once(self) -> bool:
         """One life; whether another follows."""
         systemd, unit = self._systemd, self.unit
-        self._failure = ""
+        self._failure, self._code = "", 0
         systemd.activated(unit.name)
         if self._begin():
             self._work()
@@ -180,7 +170,7 @@ class Service:
                 self.state = "active"
                 systemd.tell(f"Started {unit.description}.")
                 self._settled.set()
-            code = self._main.wait()
+            code = self._code = self._main.wait() or 0
             if code and not command.may_fail and not self._stopping:
                 self._failure = "exit-code"
                 systemd.say_of(unit, f"{unit.name}: Main process exited, {_how(code)}")
@@ -195,6 +185,11 @@ class Service:
             self._stop_commands()  # also when it ended of itself, if it ended well
 
     def _clean_up(self) -> None:
+        # https://www.freedesktop.org/software/systemd/man/latest/systemd.exec.html#%24SERVICE_RESULT
+        killed = self._code == KILLED
+        self._environ["SERVICE_RESULT"] = self._failure or "success"
+        self._environ["EXIT_CODE"] = "killed" if killed else "exited"
+        self._environ["EXIT_STATUS"] = "KILL" if killed else str(self._code)
         for command in self.unit.commands.get("ExecStopPost", []):
             self._control(command)
         if self._stopping:
@@ -208,6 +203,7 @@ class Service:
         """Run one of the commands around the main one; whether it may go on."""
         code = self._systemd.start_command(self.unit, command, self._environ).wait()
         if code and not command.may_fail:
+            self._code = self._code or code
             self._systemd.say_of(self.unit, f"{self.unit.name}: Control process exited, {_how(code)}")
         return not code or command.may_fail
 
@@ -332,7 +328,13 @@ class Systemd:
         if name in self.image_units:
             self.image_units[name] = "active"
         elif name not in TARGETS:
-            self._find(name, "start").start(wait=wait)
+            found = self._find(name, "start")
+            for other in found.unit.words("Requires"):
+                if not self.exists(other):
+                    raise Refused(f"Failed to start {name}: Unit {other} not found.", 5)
+                if self.state(other) != "active":
+                    self.start(other, wait=wait)
+            found.start(wait=wait)
 
     def stop(self, name: str) -> None:
         """Stop a unit, and return when it is.
@@ -373,6 +375,13 @@ class Systemd:
         missing = "" if self.exists(name) else f"Unit {name} does not exist, proceeding anyway.\n"
         path.symlink_to("/dev/null")
         return f"{missing}Created symlink {UNITS}/{name} → /dev/null."
+
+    def text(self, name: str) -> str | None:
+        """What `systemctl cat` shows of a unit; None when there is none."""
+        if name in self.image_units:
+            return f"# /usr/lib/systemd/system/{name}"
+        found = [path for path in self._files(name) if self._disk.path(path).is_file()]
+        return "\n".join(f"# {path}\n{self._disk.read(path)}" for path in found) or None
 
     def unmask(self, name: str) -> str:
         """Undo it."""
