@@ -52,8 +52,10 @@ HOLES = {
     "program": r"-m cloudruntime|/run/dask-cloud/runtime",
     "python": r"3\.\d{1,2}",
     "region": r"[a-z]{2,4}(-[a-z]+)+-\d{1,2}|\*",
+    "resource_group": r"[\w.()-]{1,90}|\*",
     "runtime": BASE64,
     "secret": r"[\w./:-]{1,1011}",
+    "subscription": r"[0-9a-fA-F-]{36}|\*",
     "task_role": r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]{1,512}",
 }
 HOLE = re.compile(r"\$\{([a-z_]+)\}")

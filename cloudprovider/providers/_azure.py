@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudprovider.errors import CloudError, ConfigError, translated
-from cloudprovider.providers._azure_errors import code, translate
+from cloudprovider.providers._azure_errors import codes, translate
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-__all__ = ["Azure", "Endpoints", "Operation", "code"]
+__all__ = ["Azure", "Endpoints", "Operation", "canonical", "default_region", "tags_of"]
 
 #: By what we call a service: the module of its SDK, and its client.
 CLIENTS = {
@@ -39,6 +39,7 @@ METADATA = "/metadata/endpoints?api-version=2022-09-01"
 POLL_S = 1.5
 #: Seconds by which two clocks may seem to differ that are the same: an answer's date has whole ones.
 SAME_CLOCK_S = 5.0
+NO_CONTENT = 204
 #: How often and how long the SDK asks again; it does what Retry-After says.
 RETRIES = {
     "retry_total": 8,
@@ -141,14 +142,23 @@ class Azure:
         with self._translated():
             return DefaultAzureCredential(**where)
 
-    @cached_property
+    @property
     def who(self) -> tuple[str, str]:
-        """The object id of whoever calls, and what role assignments call its kind, as its token says."""
+        """The object id of whoever calls, and what role assignments call its kind."""
+        return str(self._claims["oid"]), "ServicePrincipal" if self._claims.get("idtyp") == "app" else "User"
+
+    @property
+    def tenant(self) -> str:
+        """The directory in which whoever calls is known."""
+        return str(self._claims["tid"])
+
+    @cached_property
+    def _claims(self) -> dict[str, Any]:
+        """What the caller's token says."""
         with self._translated():
             token = self.credential.get_token(f"{self.endpoints.audience}/.default").token
         part = token.split(".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
-        return str(claims["oid"]), "ServicePrincipal" if claims.get("idtyp") == "app" else "User"
+        return dict(json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))))
 
     def now(self) -> float:
         """The time by Azure's clock, as far as its last answer tells: ours may be wrong, or jump."""
@@ -200,7 +210,7 @@ class Azure:
             try:
                 return plain(self._method(service, operation)(*values, **request))
             except Exception as error:
-                if code(error) in fine:
+                if not set(fine).isdisjoint(codes(error)):
                     return {}
                 raise
 
@@ -212,7 +222,7 @@ class Azure:
             try:
                 return [plain(one) for one in self._method(service, operation)(*values, **request)]
             except Exception as error:
-                if code(error) in fine:
+                if not set(fine).isdisjoint(codes(error)):
                     return []
                 raise
 
@@ -225,7 +235,7 @@ class Azure:
             try:
                 self._method(service, operation)(*values, polling=polling, **request)
             except Exception as error:
-                if code(error) in fine:
+                if not set(fine).isdisjoint(codes(error)):
                     return None
                 raise
             return Operation(self, polling, operation)
@@ -243,6 +253,21 @@ class Azure:
         """A long operation from its start to its end; what it has made, or an empty answer where it was fine."""
         begun = self.begin(service, operation, *values, fine=fine, **request)
         return begun.wait(within_s) if begun else {}
+
+    def fetch(self, url: str) -> str:
+        """The text behind an address that carries its own right; empty when there is none."""
+        with self._translated():
+            from azure.core import PipelineClient
+            from azure.core.exceptions import ResourceNotFoundError
+            from azure.core.rest import HttpRequest
+
+            with PipelineClient(url, **RETRIES) as client:
+                answer = client.send_request(HttpRequest("GET", url))
+            try:
+                answer.raise_for_status()
+            except ResourceNotFoundError:
+                return ""
+            return str(answer.text())
 
     def translated(self) -> contextlib.AbstractContextManager[None]:
         """Raise what errors of the SDK mean here."""
@@ -292,6 +317,11 @@ class Operation:
     def accepted(self) -> dict[str, Any]:
         """What the call answered at once."""
         return _document(self._polling.first)
+
+    @property
+    def idle(self) -> bool:
+        """Whether there was nothing to do: what was to be deleted is not there."""
+        return bool(self._polling.first.status_code == NO_CONTENT)
 
     def over(self) -> bool:
         """Whether it has ended, as one look says; no look comes sooner than Azure wants it.
