@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
+import embedded
 import pytest
 from hypothesis import settings
 
@@ -24,10 +27,16 @@ settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
-def bare_process():
-    """An emulated AWS whose machines are states only, with nothing inside."""
-    with Emulator("aws", engine="none") as cloud:
-        yield cloud
+def bare_processes():
+    """Emulated clouds whose machines are states only, with nothing inside: each is started when asked for."""
+    with ExitStack() as started:
+        yield functools.cache(lambda cloud: started.enter_context(Emulator(cloud, engine="none")))
+
+
+@pytest.fixture(scope="session")
+def bare_process(bare_processes):
+    """An emulated AWS of that kind."""
+    return bare_processes("aws")
 
 
 @pytest.fixture
@@ -36,6 +45,15 @@ def bare(bare_process):
     bare_process.reset(profile="instant", time_scale=1.0, seed=0)
     with bare_process.active():
         yield bare_process
+
+
+@pytest.fixture(params=embedded.ACCOUNTS)
+def account(request):
+    """An account of each cloud in turn, as on its first day."""
+    account = embedded.account(request.param, request)
+    yield account
+    if account.cloud:
+        account.cloud.clear()
 
 
 @pytest.fixture

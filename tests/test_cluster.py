@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import pickle
 import signal
 import subprocess
@@ -13,18 +12,15 @@ import threading
 import time
 
 import dask
-import psutil
 import pytest
 from contract import until
-from distributed import Client, wait
+from distributed import Client
 from distributed.security import Security
 
 from cloudprovider import (
     AccessError,
     BootError,
-    CapacityError,
     CloudError,
-    CloudWarning,
     ConfigError,
     ProcessCluster,
 )
@@ -52,29 +48,6 @@ def left(directory) -> list[str]:
     return [*(m.id for m in provider.list()), *(path.name for path in provider.config.root.iterdir())]
 
 
-def pid(cluster, machine) -> int:
-    return cluster.provider._record(cluster.name, machine)["pid"]
-
-
-def kill(cluster, machine) -> None:
-    process = psutil.Process(pid(cluster, machine))
-    for each in [process, *process.children(recursive=True)]:
-        each.kill()
-
-
-def test_computes_and_leaves_nothing(options, tmp_path):
-    """A cluster starts, computes over mutual TLS, and leaves neither machine nor file."""
-    with ProcessCluster(n_workers=2, **options) as cluster:
-        client = cluster.get_client()
-        assert 45 == client.submit(sum, range(10)).result(timeout=60)
-        client.wait_for_workers(2, timeout=60)
-        assert cluster.scheduler_address.startswith("tls://")
-        assert cluster.observed == cluster.requested == cluster.plan == set(cluster.workers)
-        client.close()
-
-    assert [] == left(tmp_path)
-
-
 def test_keys_of_the_user(options):
     """A `distributed.Security` of the user's own is used on every connection; another's is refused."""
     own = Security.temporary()
@@ -93,17 +66,6 @@ def test_keys_that_lack_a_part(options):
         ProcessCluster(security=lacking, **options)
 
 
-def test_scattered_data_survives_scale_down(cluster):
-    """Scaling to one worker moves what the other holds; nothing is lost."""
-    with Client(cluster) as client:
-        futures = client.scatter(list(range(20)), hash=False)
-        cluster.scale(1)
-
-        assert 1 == len(cluster.workers)
-        until(lambda: len(cluster.scheduler_info["workers"]) == 1, 10, "one worker is left")
-        assert list(range(20)) == client.gather(futures)
-
-
 def test_last_copy_is_kept(cluster):
     """A machine that holds data which has nowhere to go is kept, and the cluster says so."""
     with Client(cluster) as client:
@@ -114,54 +76,6 @@ def test_last_copy_is_kept(cluster):
         [kept] = cluster.events.of(Phase.kept)
         assert "last copy" in kept.message
         assert {"a": 1} == {"a": future["a"].result(timeout=10)}
-
-
-def test_killed_machine_is_replaced(cluster):
-    """A machine that dies is replaced by another that connects."""
-    victim = min(cluster.workers)
-    kill(cluster, victim)
-
-    until(lambda: cluster.events.of(Phase.lost), 30, "the loss is noticed")
-    until(lambda: len(cluster.observed - {victim}) == 2, 60, "another connects")
-    assert victim not in cluster.workers
-
-
-def test_refused_scale_raises_and_later_calls_try_again(cluster):
-    """A partial order is kept and raises in the caller; with room the same call succeeds."""
-    cluster.provider.capacity = 4
-    with pytest.raises(CapacityError, match="1 of 8"):
-        cluster.scale(10)
-    assert 3 == len(cluster.workers)
-    cluster.provider.capacity = 5
-    cluster.scale(4)
-    assert 4 == len(cluster.workers)
-
-
-def test_room_for_some_keeps_those(options):
-    """A cluster that gets 2 of 5 workers starts with 2 and warns."""
-    with pytest.warns(CloudWarning, match="2 of 5"):
-        cluster = ProcessCluster(n_workers=5, capacity=3, **options)
-    with cluster:
-        cluster.wait_for_workers(2, timeout=60)
-        assert 2 == len(cluster.workers)
-
-
-def test_room_for_none_fails_and_leaves_nothing(options, tmp_path):
-    """A cluster that gets no worker at all raises, and its scheduler goes too."""
-    with pytest.raises(CapacityError, match="0 of 5"):
-        ProcessCluster(n_workers=5, capacity=1, **options)
-    assert [] == left(tmp_path)
-
-
-def test_adapts_up_and_down(options):
-    """Adaptive scaling orders for the work there is, and returns machines when it is done."""
-    with ProcessCluster(**options) as cluster, Client(cluster) as client:
-        cluster.adapt(minimum=0, maximum=3, interval="200ms", target_duration="1s", wait_count=2)
-        futures = client.map(lambda x: time.sleep(0.3) or x, range(40), pure=False)
-        wait(futures, timeout=60)
-        assert 2 <= len(cluster.workers) <= 3
-        del futures
-        until(lambda: not cluster.workers, 30, "all are returned")
 
 
 async def test_asynchronous(options, tmp_path):
@@ -212,19 +126,6 @@ def test_scale_after_close_is_an_error(options):
         cluster.scale(1)
 
 
-def test_two_clusters_at_once(options):
-    """Two clusters in one process do not touch each other."""
-    with (
-        ProcessCluster(n_workers=1, **options) as one,
-        ProcessCluster(n_workers=1, **options) as other,
-        Client(one) as first,
-        Client(other) as second,
-    ):
-        assert one.scheduler_address != other.scheduler_address
-        assert (1, 2) == (first.submit(lambda: 1).result(60), second.submit(lambda: 2).result(60))
-        assert one != other
-
-
 def test_cluster_in_a_thread(options):
     """A cluster can be made, used and closed in a thread."""
     results = []
@@ -237,24 +138,6 @@ def test_cluster_in_a_thread(options):
     thread.start()
     thread.join(90)
     assert [7] == results
-
-
-def test_found_by_name_and_closed_by_another(options, tmp_path):
-    """A detached cluster is found by its name, scales, and closes as the first would have."""
-    cluster = ProcessCluster(n_workers=1, name="mine", **options)
-    client = cluster.get_client()
-    client.wait_for_workers(1, timeout=60)
-    client.publish_dataset(answer=client.submit(lambda: 42))
-    client.close()
-    assert "mine" == cluster.detach()
-
-    with ProcessCluster.from_name("mine", **options) as again, Client(again) as client:
-        assert 42 == client.get_dataset("answer").result(timeout=30)
-        assert 1 == len(again.workers)
-        again.scale(2)
-        again.wait_for_workers(2, timeout=60)
-        assert again.get_logs()
-    assert [] == left(tmp_path)
 
 
 def test_cluster_that_cannot_be_reached_stays(options, tmp_path):
@@ -328,14 +211,6 @@ def test_misspelt_option(options):
         ProcessCluster(n_worker=1, **options)
 
 
-def test_scheduler_that_dies_while_starting(options, tmp_path):
-    """A scheduler that ends before it answers is a BootError with its last log lines."""
-    with pytest.raises(BootError, match="ended before Dask answered") as caught:
-        ProcessCluster(scheduler_options={"no_such_option": 1}, **options)
-    assert "no_such_option" in caught.value.logs
-    assert [] == left(tmp_path)
-
-
 def test_workers_that_cannot_boot_end_the_wait(options, tmp_path):
     """Workers that always die end `wait_for_workers` with a BootError, not with a time-out."""
     with ProcessCluster(worker_options={"no_such_option": 1}, n_workers=1, **options) as cluster:
@@ -367,21 +242,6 @@ def run(script: str, **options) -> subprocess.Popen:
     )
 
 
-def test_script_that_ends_without_close(tmp_path):
-    """A script that forgets `close()` leaves nothing."""
-    script = f"""
-        from cloudprovider import ProcessCluster
-        cluster = ProcessCluster(n_workers=1, directory={str(tmp_path)!r}, progress=False)
-        cluster.wait_for_workers(1)
-        print("ready", flush=True)
-    """
-    process = run(script)
-    output, _ = process.communicate(timeout=90)
-    assert 0 == process.returncode, output
-    assert "ready" in output
-    assert [] == left(tmp_path)
-
-
 @pytest.mark.parametrize("delay", [0.0, 0.4, 1.5])
 def test_interrupt_while_starting(tmp_path, delay):
     """Ctrl-C during the start leaves nothing, whenever it comes."""
@@ -398,22 +258,3 @@ def test_interrupt_while_starting(tmp_path, delay):
     output, _ = process.communicate(timeout=90)
     assert "KeyboardInterrupt" in output
     assert [] == left(tmp_path)
-
-
-def test_killed_client_leaves_nothing_after_the_lease(tmp_path):
-    """After `kill -9` of the client, machines end themselves when their leases pass."""
-    script = f"""
-        from cloudprovider import ProcessCluster
-        cluster = ProcessCluster(n_workers=1, directory={str(tmp_path)!r}, progress=False,
-                                 client_timeout="3s", scheduler_timeout="3s")
-        cluster.wait_for_workers(1)
-        print("ready", flush=True)
-        import time; time.sleep(600)
-    """
-    process = run(script)
-    assert "ready" in process.stdout.readline()
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=10)
-    config = LocalConfig.of(directory=str(tmp_path))
-    provider = LocalProvider(config, config.identity())
-    until(lambda: not provider.list(), 90, "no machine lives after the lease")

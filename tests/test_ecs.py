@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import subprocess
-import sys
 import time
 
 import boto3
@@ -17,10 +15,8 @@ from distributed import Client
 from fargate_account import EXECUTION, SECRETS, TRUST
 
 from cloudprovider import (
-    BootError,
     CapacityError,
     CloudError,
-    CloudWarning,
     ConfigError,
     ECSCluster,
     FargateCluster,
@@ -29,68 +25,21 @@ from cloudprovider import (
 from cloudprovider.events import Phase
 from cloudprovider.providers import _aws_names
 
-NAME = "batch"
-SMALL = {**embedded.SMALL, "ecs_cluster": NAME, "allow_from": "127.0.0.0/8"}
+NAME, SMALL = embedded.BATCH, embedded.ECS.options
 
 
 @pytest.fixture
-def cloud(emulated_aws):
+def batch(emulated_aws):
     """An account with an ECS cluster of the user's that has room for 8 machines."""
-    boto3.client("ecs").create_cluster(clusterName=NAME)
-    host(emulated_aws)
-    yield emulated_aws
+    yield embedded.ECS(emulated_aws)
     emulated_aws.clear()
-
-
-@pytest.fixture
-def cluster(cloud):
-    with ECSCluster(n_workers=2, **SMALL) as cluster:
-        cluster.wait_for_workers(2, timeout=60)
-        yield cluster
-
-
-def host(cloud, machines=8, **options) -> str:
-    """Start a container instance with room for so many small machines; its EC2 id."""
-    return cloud.add_container_instance(
-        NAME, cpu=machines / 4, memory=machines / 2, interfaces=machines, **options
-    )
-
-
-def hosts() -> list[dict]:
-    """The cluster's container instances."""
-    ecs = boto3.client("ecs")
-    arns = ecs.list_container_instances(cluster=NAME)["containerInstanceArns"]
-    return ecs.describe_container_instances(cluster=NAME, containerInstances=arns)["containerInstances"]
-
-
-def of_ours(cloud) -> list[str]:
-    """What there is beside the landing, the user's ECS cluster and its container instances."""
-    own = {f"ecs cluster: {NAME}"}
-    addresses = {
-        nic["NetworkInterfaceId"]
-        for reservation in boto3.client("ec2").describe_instances()["Reservations"]
-        for instance in reservation["Instances"]
-        for nic in instance["NetworkInterfaces"]
-    }
-    return [
-        line
-        for line in cloud.leftovers()
-        if line not in own
-        and not line.startswith(("ec2 instance: ", "ec2 volume: "))
-        and not any(address in line for address in addresses)
-    ]
-
-
-def nothing_left(cloud) -> bool:
-    """Whether only what the user had is there, soon: network interfaces take their time to go."""
-    return until(lambda: not of_ours(cloud), 30, "nothing is left")
 
 
 def count(cloud, operation) -> int:
     return sum(call.operation == operation for call in cloud.calls)
 
 
-def test_starts_computes_and_leaves_nothing(cloud):
+def test_starts_computes_and_leaves_nothing(batch):
     """From an ECS cluster of the user's to a result, on its own capacity, and back to what there was."""
     with ECSCluster(n_workers=5, **SMALL) as cluster, Client(cluster) as client:
         client.wait_for_workers(5, timeout=60)
@@ -98,31 +47,32 @@ def test_starts_computes_and_leaves_nothing(cloud):
         ecs = boto3.client("ecs")
         arns = ecs.list_tasks(cluster=NAME)["taskArns"]
         tasks = ecs.describe_tasks(cluster=NAME, tasks=arns)["tasks"]
-        [instance] = hosts()
+        [instance] = batch.hosts
         assert 6 == len(tasks) == instance["runningTasksCount"]
         assert {"EC2"} == {task["launchType"] for task in tasks}
         assert {instance["containerInstanceArn"]} == {task["containerInstanceArn"] for task in tasks}
         assert 2048 - 6 * 256 == _left(instance, "CPU")
-    assert nothing_left(cloud)
-    assert 2048 == _left(hosts()[0], "CPU")
-    assert 2 == count(cloud, "RunTask")
+    assert batch.nothing_left()
+    assert 2048 == _left(batch.hosts[0], "CPU")
+    assert 2 == count(batch.cloud, "RunTask")
 
 
 def _left(instance, what) -> int:
     return next(one["integerValue"] for one in instance["remainingResources"] if one["name"] == what)
 
 
-def test_cost_leaves_the_container_instances_out(cluster, cloud):
+def test_cost_leaves_the_container_instances_out(batch):
     """Its machines cost nothing by themselves, and the bill says that the instances are not in it."""
-    bill = cluster.cost()
+    with batch.start(n_workers=2) as cluster:
+        bill = cluster.cost()
     assert (0.0, 0.0) == (bill.spent, bill.per_hour)
     assert "the ECS cluster's own container instances" in bill.left_out
     assert 3 == sum(line.machines for line in bill.lines)
-    [instance] = hosts()
-    assert {instance["ec2InstanceId"]} == {entry.machine for entry in cloud.ledger}
+    [instance] = batch.hosts
+    assert {instance["ec2InstanceId"]} == {entry.machine for entry in batch.cloud.ledger}
 
 
-def test_nothing_is_made_that_the_user_named(cloud):
+def test_nothing_is_made_that_the_user_named(batch):
     """With all of the landing named, only what a cluster owns is made."""
     iam, logs, ec2 = (boto3.client(name) for name in ("iam", "logs", "ec2"))
     for role in ("starts", "runs"):
@@ -132,7 +82,7 @@ def test_nothing_is_made_that_the_user_named(cloud):
     logs.create_log_group(logGroupName="/own")
     subnets = [one["SubnetId"] for one in ec2.describe_subnets()["Subnets"]]
     group = ec2.create_security_group(GroupName="own", Description="own")["GroupId"]
-    before, calls = set(cloud.leftovers()), len(cloud.calls)
+    before, calls = set(batch.cloud.leftovers()), len(batch.cloud.calls)
     own = {
         "execution_role": "starts",
         "role": "runs",
@@ -143,71 +93,45 @@ def test_nothing_is_made_that_the_user_named(cloud):
     with ECSCluster(n_workers=1, **own, **SMALL) as cluster:
         cluster.wait_for_workers(1, timeout=60)
         assert 2 == len(logs.describe_log_streams(logGroupName="/own")["logStreams"])
-    until(lambda: before == set(cloud.leftovers()), 30, "all is as before")
+    until(lambda: before == set(batch.cloud.leftovers()), 30, "all is as before")
     made = {
-        call.operation for call in cloud.calls[calls:] if call.operation.startswith(("Create", "PutRole"))
+        call.operation
+        for call in batch.cloud.calls[calls:]
+        if call.operation.startswith(("Create", "PutRole"))
     }
     assert {"CreateSecurityGroup"} == made  # the scheduler's own
-    assert 1 == count(cloud, "CreateCluster")  # the user's
+    assert 1 == count(batch.cloud, "CreateCluster")  # the user's
 
 
-def test_scales_up_and_down_with_its_data(cluster, cloud):
-    """Scaling takes room and gives it back, and what the machines hold moves to those that stay."""
-    with Client(cluster) as client:
-        cluster.scale(4)
-        client.wait_for_workers(4, timeout=60)
-        futures = client.scatter(list(range(12)), hash=False)
-        cluster.scale(1)
-        until(lambda: 1 == len(cluster.observed), 60, "one is left")
-        assert list(range(12)) == client.gather(futures)
-    until(lambda: 2048 - 2 * 256 == _left(hosts()[0], "CPU"), 30, "the room is given back")
-
-
-def test_room_for_some(cloud):
-    """What the instances have room for is kept and used, and the warning says what to do."""
-    with pytest.warns(CloudWarning, match=r"7 of 10.*container instances"):
-        cluster = ECSCluster(n_workers=10, **SMALL)
-    with cluster, Client(cluster) as client:
-        client.wait_for_workers(7, timeout=60)
-        assert [0, 1, 2] == client.gather(client.map(lambda x: x, range(3)))
-        with pytest.raises(CapacityError, match="RESOURCE:"):
-            cluster.scale(10)
-        host(cloud)
-        cluster.scale(10)
-        client.wait_for_workers(10, timeout=60)
-        assert 2 == len({one["ec2InstanceId"] for one in hosts() if one["runningTasksCount"]})
-    assert nothing_left(cloud)
-
-
-def test_no_container_instances(cloud):
+def test_no_container_instances(batch):
     """An ECS cluster without any capacity is an error that says so, and nothing is left."""
-    boto3.client("ec2").terminate_instances(InstanceIds=[one["ec2InstanceId"] for one in hosts()])
+    batch.remove_hosts()
     with pytest.raises(CapacityError, match=r"No Container Instances.*add container instances"):
         ECSCluster(n_workers=1, **SMALL)
-    assert nothing_left(cloud)
+    assert batch.nothing_left()
 
 
-def test_lost_instance_is_survived(cloud):
+def test_lost_instance_is_survived(batch):
     """When an instance is terminated its machines are replaced on another, and work goes on."""
     with ECSCluster(n_workers=7, **SMALL) as cluster, Client(cluster) as client:
         client.wait_for_workers(7, timeout=60)
-        lost = host(cloud, machines=2)
+        lost = batch.host(machines=2)
         cluster.scale(9)
         client.wait_for_workers(9, timeout=60)
         before = set(cluster.workers)
-        spare = host(cloud)
+        spare = batch.host()
         boto3.client("ec2").terminate_instances(InstanceIds=[lost])
         until(lambda: 2 == len(cluster.events.of(Phase.lost)), 60, "the loss is noticed")
         until(lambda: 2 == len(set(cluster.observed) - before), 60, "others have come")
         said = {event.message for event in cluster.events.of(Phase.lost)}
         assert 2 == sum(f"Host EC2 (instance {lost}) terminated" in message for message in said)
-        running = {one["ec2InstanceId"]: one["runningTasksCount"] for one in hosts()}
+        running = {one["ec2InstanceId"]: one["runningTasksCount"] for one in batch.hosts}
         assert 2 == running[spare]
         assert [0, 1, 2] == client.gather(client.map(lambda x: x, range(3)))
-    assert nothing_left(cloud)
+    assert batch.nothing_left()
 
 
-def test_capacity_provider(cloud):
+def test_capacity_provider(batch):
     """Machines run on the instances of the capacity provider that the user names, and wait for them."""
     ecs = boto3.client("ecs")
     group = {"autoScalingGroupArn": "own-group", "managedScaling": {"status": "ENABLED"}}
@@ -215,21 +139,21 @@ def test_capacity_provider(cloud):
     ecs.put_cluster_capacity_providers(
         cluster=NAME, capacityProviders=["own"], defaultCapacityProviderStrategy=[]
     )
-    host(cloud, machines=2, capacity_provider="own")
+    batch.host(machines=2, capacity_provider="own")
     with ECSCluster(n_workers=2, capacity_provider="own", **SMALL) as cluster:
         cluster.wait_for_workers(1, timeout=60)
         assert ["PROVISIONING", "RUNNING", "RUNNING"] == sorted(
-            machine.state for machine in cloud.machines() if not machine.id.startswith("i-")
+            machine.state for machine in batch.cloud.machines() if not machine.id.startswith("i-")
         )
-        host(cloud, capacity_provider="own")
+        batch.host(capacity_provider="own")
         cluster.wait_for_workers(2, timeout=60)
-        assert {"own"} == {one["capacityProviderName"] for one in hosts() if one["runningTasksCount"]}
-    assert nothing_left(cloud)
+        assert {"own"} == {one["capacityProviderName"] for one in batch.hosts if one["runningTasksCount"]}
+    assert batch.nothing_left()
 
 
-def test_one_worker_a_gpu(cloud):
+def test_one_worker_a_gpu(batch):
     """A machine with two GPUs runs two workers, each of which has one of its own first."""
-    host(cloud, gpus=4)
+    batch.host(gpus=4)
 
     def device(dask_worker):
         return os.environ["CUDA_VISIBLE_DEVICES"].split(",")[0], dask_worker.state.total_resources
@@ -243,14 +167,14 @@ def test_one_worker_a_gpu(cloud):
     assert 4 == len({gpu for gpu, _ in seen})
 
 
-def test_no_gpus_left(cloud):
+def test_no_gpus_left(batch):
     """GPUs that no container instance has are a refusal, told as one."""
     with pytest.raises(CapacityError, match="RESOURCE:GPU"):
         ECSCluster(n_workers=1, worker_gpu=1, **SMALL)
-    assert nothing_left(cloud)
+    assert batch.nothing_left()
 
 
-def test_machines_share_a_file_system(cloud):
+def test_machines_share_a_file_system(batch):
     """What one machine writes below a volume's path another reads."""
     efs, ec2 = boto3.client("efs"), boto3.client("ec2")
     system = efs.create_file_system(CreationToken="data")["FileSystemId"]
@@ -271,78 +195,44 @@ def test_machines_share_a_file_system(cloud):
         assert "hello" == client.submit(read, workers=[other]).result(timeout=30)
 
 
-def test_file_system_that_is_not_there(cloud):
+def test_file_system_that_is_not_there(batch):
     """The error of a start says which option is wrong, and nothing is left."""
     with pytest.raises(ConfigError, match=r"volumes= .*mount target"):
         ECSCluster(n_workers=1, volumes={"/data": "fs-0123"}, **SMALL)
-    assert nothing_left(cloud)
+    assert batch.nothing_left()
 
 
-def test_architecture_that_no_instance_has(cloud):
+def test_architecture_that_no_instance_has(batch):
     """An order that no instance can take says what they lack."""
-    cloud.add_image("registry.example/arm:1", architectures=["X86_64", "ARM64"])
+    batch.cloud.add_image("registry.example/arm:1", architectures=["X86_64", "ARM64"])
     with pytest.raises(ConfigError, match="architecture="):
         ECSCluster(n_workers=1, architecture="arm64", image="registry.example/arm:1", **SMALL)
-    assert nothing_left(cloud)
-
-
-def test_image_that_cannot_be_pulled(cloud):
-    """A pull that fails ends the start with what AWS said, and leaves nothing."""
-    cloud.inject("image-pull")
-    with pytest.raises(BootError, match="CannotPull"):
-        ECSCluster(n_workers=1, **SMALL)
-    cloud.clear()
-    assert nothing_left(cloud)
-
-
-def test_found_by_name(cloud):
-    """A detached cluster is found by name where it is, scales, and is closed by whoever found it."""
-    first = ECSCluster(name="mine", n_workers=1, **SMALL)
-    first.wait_for_workers(1, timeout=60)
-    first.detach()
-    with ECSCluster.from_name("mine", progress=False) as again:
-        again.scale(2)
-        again.wait_for_workers(2, timeout=60)
-        assert {"EC2"} == {
-            task["launchType"]
-            for task in boto3.client("ecs").describe_tasks(cluster=NAME, tasks=sorted(again.workers))["tasks"]
-        }
-    assert nothing_left(cloud)
+    assert batch.nothing_left()
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [({"public": True}, "no public address"), ({"ecs_cluster": None}, "needs ecs_cluster=")],
 )
-def test_what_cannot_be(cloud, options, said):
+def test_what_cannot_be(batch, options, said):
     """A public address, or no ECS cluster, is refused before any call."""
-    before = len(cloud.calls)
+    before = len(batch.cloud.calls)
     with pytest.raises(ConfigError, match=said):
         ECSCluster(**{**SMALL, **options})
-    assert before == len(cloud.calls)
+    assert before == len(batch.cloud.calls)
 
 
-def test_ecs_cluster_that_is_not_there(cloud):
+def test_ecs_cluster_that_is_not_there(batch):
     """An ECS cluster that the account does not have is an error that names the keyword, and none is made."""
     with pytest.raises(ConfigError, match="ecs_cluster="):
         ECSCluster(**{**SMALL, "ecs_cluster": "none-such"})
     assert [f"cluster/{NAME}"] == [
         arn.rpartition(":")[2] for arn in boto3.client("ecs").list_clusters()["clusterArns"]
     ]
-    assert nothing_left(cloud)
+    assert batch.nothing_left()
 
 
-def test_found_from_anywhere_by_the_command_line(cloud):
-    """`dask cloud list` and `sweep` find a cluster in an ECS cluster of the user's by its name alone."""
-    ECSCluster(name="mine", n_workers=1, **SMALL).detach()
-    [row] = json.loads(dask_cloud("list", "--json"))
-    assert ("mine", "ecs", 1) == (row["cluster"], row["cloud"], row["workers"])
-    assert "$0.00 an hour" in dask_cloud("show", "mine")
-    assert "Ended 2 machines" in dask_cloud("sweep", "mine", "--yes")
-    assert nothing_left(cloud)
-
-
-def test_running_cluster_s_name_is_not_free(cloud):
+def test_running_cluster_s_name_is_not_free(batch):
     """A cluster that has run for an hour keeps its name, whichever ECS cluster another would use."""
     with ECSCluster(name="mine", n_workers=1, **SMALL) as cluster:
         hour_ago = str(int(time.time()) - 3600)
@@ -356,10 +246,4 @@ def test_running_cluster_s_name_is_not_free(cloud):
         cluster.wait_for_workers(1, timeout=60)
         with Client(cluster) as client:
             assert 1 == client.submit(lambda: 1).result(timeout=30)
-    assert nothing_left(cloud)
-
-
-def dask_cloud(*arguments) -> str:
-    """What the command line prints."""
-    command = [sys.executable, "-m", "dask", "cloud", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    assert batch.nothing_left()

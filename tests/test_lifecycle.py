@@ -1,0 +1,87 @@
+"""A cluster's life on every cloud, from its start to the last of it, with real processes."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from contract import until
+from distributed import Client
+from embedded import ACCOUNTS
+
+from cloudprovider.events import Phase
+
+SPOT = [name for name, account in ACCOUNTS.items() if account.spot]
+
+
+def test_a_life(account):
+    """It starts in two orders, computes, scales with its data, replaces what is lost, bills, leaves nothing."""
+    before = account.ordered()
+    with account.start(name="life", n_workers=2) as cluster, Client(cluster) as client:
+        client.wait_for_workers(2, timeout=60)
+        assert account.calls_to_start(2) == account.ordered() - before or account.name == "local"
+        assert cluster.observed == cluster.requested == cluster.plan == set(cluster.workers)
+        assert list(range(1, 11)) == client.gather(client.map(lambda x: x + 1, range(10)))
+        cluster.scale(3)
+        client.wait_for_workers(3, timeout=60)
+        data = client.scatter(list(range(12)), hash=False)
+        cluster.scale(1)
+        until(lambda: len(cluster.observed) == 1, 60, "one worker is left")
+        assert list(range(12)) == client.gather(data)
+
+        [victim] = cluster.fleet.machines
+        account.kill(cluster, victim)
+        until(lambda: victim in cluster.fleet.ended, 60, "the loss is noticed")
+        until(lambda: cluster.observed - {victim}, 60, "another connects")
+        assert 3 == client.submit(lambda: 3).result(timeout=30)
+    bill = cluster.cost()
+    assert account.nothing_left()
+    assert {"scheduler": 1, "worker": 4} == {
+        role: sum(line.machines for line in bill.lines if line.role == role)
+        for role in ("scheduler", "worker")
+    }
+    assert account.name in {"local", "ecs"} or bill.spent > 0
+
+
+def test_adapts(account):
+    """Machines come with the work, and go when there is none."""
+    with account.start() as cluster, Client(cluster) as client:
+        assert not cluster.workers
+        cluster.adapt(
+            minimum=0, maximum=2, interval="200ms", target_duration="1s", wait_count=2, keep_paid=False
+        )
+        futures = client.map(lambda x: time.sleep(0.2) or x, range(20), pure=False)
+        assert sum(range(20)) == sum(client.gather(futures))
+        arrived = {event.machine for event in cluster.events.of(Phase.arrived)}
+        assert 1 <= len(arrived - {cluster.scheduler_machine.id}) <= 2
+        del futures
+        until(lambda: not cluster.workers, 60, "all are returned")
+
+
+@pytest.mark.parametrize("account", SPOT, indirect=True)
+def test_an_interrupted_machine_empties_itself(account):
+    """At the cloud's notice data moves and another machine is ordered; nothing is lost."""
+    with account.start(n_workers=2, spot=True) as cluster, Client(cluster) as client:
+        client.wait_for_workers(2, timeout=60)
+        assert {"spot"} == {machine.market for machine in cluster.workers.values()}
+        assert "on-demand" == cluster.scheduler_machine.market
+        data = client.scatter(list(range(10)), hash=False)
+        victim = min(cluster.fleet.machines)
+        account.cloud.interrupt(victim)
+        until(lambda: victim in cluster.fleet.ended, 90, "the machine has ended")
+        until(lambda: 2 == len(cluster.fleet.staying.keys() & cluster._arrived()), 60, "another is here")
+        assert list(range(10)) == client.gather(data)
+        [notice] = [e for e in cluster.events.of(Phase.notice) if e.machine == victim]
+        [drained] = [e for e in cluster.events.of(Phase.drained) if e.machine == victim]
+        assert notice.time < drained.time
+        assert [] == cluster.events.of(Phase.lost)
+
+
+@pytest.mark.parametrize("account", SPOT, indirect=True)
+def test_spot_falls_back(account):
+    """What spot refuses comes on demand, and the cluster says which is which."""
+    account.cloud.inject("capacity", room=1, market="spot")
+    with account.start(n_workers=3, spot="fallback") as cluster:
+        cluster.wait_for_workers(3, timeout=60)
+        markets = sorted(machine.market for machine in cluster.workers.values())
+    assert ["on-demand", "on-demand", "spot"] == markets
