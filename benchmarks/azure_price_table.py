@@ -34,6 +34,9 @@ FAMILIES = (
     r"|[DE]\d+(p|pd)s_v[56]|D\d+(pl|pld)s_v[56]|F\d+s_v2|F\d+(a|al|am)s_v[67]|L\d+a?s_v[34]"
     r"|NC\d+(as_T4_v3|ads_A100_v4|ads_H100_v5)|NV\d+ads_A10_v5|ND\d+(amsr_A100_v4|isr_H100_v5|isr_H200_v5)"
 )
+#: Sizes with a part of a GPU, which no requirement is answered with.
+# https://learn.microsoft.com/azure/virtual-machines/sizes/gpu-accelerated/nvadsa10v5-series
+PARTS = r"NV(6|12|18)ads_A10_v5"
 #: Managed disks by kind: what the tiers of each are called, and what the tiers hold.
 # https://learn.microsoft.com/azure/virtual-machines/disks-types
 TIERS = {"Premium_LRS": "P", "StandardSSD_LRS": "E", "Standard_LRS": "S"}
@@ -109,6 +112,8 @@ def sizes(kinds: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
     """By architecture and size: vCPUs and GiB, and GPUs where it has some."""
     found: dict[str, dict[str, list[float]]] = {"x86_64": {}, "arm64": {}}
     for kind in kinds:
+        if re.fullmatch(PARTS, kind["size"]):
+            continue
         specs = kind["specs"]
         gib, gpus = float(specs["MemoryGB"]), int(specs.get("GPUs", 0))
         facts = [int(specs["vCPUs"]), int(gib) if gib == int(gib) else gib]

@@ -29,6 +29,9 @@ PRICES = "pkg/providers/pricing/initial-prices.json"
 KINDS = "data/google/google_compute_instance_types.json"
 #: General, compute- and accelerator-optimised families, without bare metal.
 FAMILIES = r"(a2|a3|c2|c2d|c3|c3d|c4|c4a|c4d|e2|g2|g4|n1|n2|n2d|n4|n4a|n4d|t2a|t2d)-(?!.*metal).*"
+#: Types with a part of a GPU, which no requirement is answered with.
+# https://cloud.google.com/compute/docs/accelerator-optimized-machines#g4-machine-types
+PARTS = r"g4-standard-(6|12|24)"
 ARM = ("c4a", "n4a", "t2a")
 DISKS = {"pd-balanced": "balanced", "pd-ssd": "ssd", "pd-standard": "hdd"}
 #: GPUs that an N1 machine takes, by the catalogue's names.
@@ -78,16 +81,22 @@ def gpus(catalog: str) -> tuple[dict[str, dict[str, dict[str, float]]], dict[str
     return prices, zones
 
 
-def sizes(kinds: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
-    """By architecture and type: vCPUs and GiB, and GPUs where it has some."""
-    found: dict[str, dict[str, list[float]]] = {"x86_64": {}, "arm64": {}}
+def sizes(kinds: list[dict[str, Any]], sold: set[str]) -> dict[str, dict[str, list[Any]]]:
+    """By architecture and type: vCPUs and GiB, and where it has GPUs, how many and which."""
+    found: dict[str, dict[str, list[Any]]] = {"x86_64": {}, "arm64": {}}
     for kind in kinds:
+        if kind["name"] not in sold or re.fullmatch(PARTS, kind["name"]):
+            continue
         specs = kind["specs"]
-        cards = sum(card["guestAcceleratorCount"] for card in specs["accelerators"] or ())
+        cards = [
+            x
+            for card in specs["accelerators"] or ()
+            for x in (card["guestAcceleratorCount"], card["guestAcceleratorType"])
+        ]
         gib = specs["memoryMb"] / 1024
         size = [specs["guestCpus"], int(gib) if gib == int(gib) else gib]
         architecture = "arm64" if kind["family"] in ARM else "x86_64"
-        found[architecture][kind["name"]] = [*size, cards] if cards else size
+        found[architecture][kind["name"]] = [*size, *cards]
     return found
 
 
@@ -176,7 +185,7 @@ def main(karpenter: str, calculator: str, templates: str, catalog: str) -> None:
         "spot_ipv4": 0.0025,
         "sources": sources(karpenter, calculator, templates, catalog, day, agreed),
         "regions": regions,
-        "types": sizes(kinds),
+        "types": sizes(kinds, {name for markets in prices.values() for name in markets["on_demand"]}),
     }
     save(TABLE, document)
     save(TYPES, emulated(kinds, zones))

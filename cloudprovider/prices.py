@@ -26,6 +26,7 @@ __all__ = [
     "ec2_rate",
     "fargate_price",
     "fargate_rate",
+    "gce_gpu_price",
     "gce_price",
     "gce_prices",
     "gce_rate",
@@ -223,6 +224,12 @@ def gce_price(region: str, machine_type: str, market: str = "on-demand") -> floa
     return _in_family("gcp", region, market, found) if found else None
 
 
+def gce_gpu_price(region: str, name: str, market: str = "on-demand") -> float | None:
+    """Dollars an hour of one accelerator that is attached to a machine; None when the table does not have it."""
+    found = table("gcp")["regions"].get(region, {}).get("gpus", {}).get(market, {}).get(name)
+    return None if found is None else float(found)
+
+
 def gce_rate(
     region: str,
     machine_type: str,
@@ -266,7 +273,6 @@ def gce_rate(
     known = table("gcp")
     there = known["regions"].get(region, {})
     address = known["spot_ipv4"] if market == "spot" and "ipv4" in there else there.get("ipv4")
-    cards = there.get("gpus", {}).get(market, {})
     priced = {
         "machine": (
             gce_price(region, machine_type, market),
@@ -274,7 +280,7 @@ def gce_rate(
             1,
         ),
         **{
-            f"{name} GPUs": (cards.get(name), f"{market} {name} in {region}", n)
+            f"{name} GPUs": (gce_gpu_price(region, name, market), f"{market} {name} in {region}", n)
             for name, n in (gpus or {}).items()
         },
         "disk": (there.get(disk_type), f"{disk_type} disks in {region}", disk_gib / MONTH_HOURS),

@@ -20,14 +20,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from cloudprovider.bill import Bill, Rate
-    from cloudprovider.providers._aws_config import AWSConfig
-    from cloudprovider.providers._ec2_types import Wish
+    from cloudprovider.providers._machine_types import Catalogue, Wish
+    from cloudprovider.providers._vm_config import VMConfig
 
 __all__ = ["price"]
 
 #: GiB of the machine image's root volume, where `--disk-size` does not say.
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs-optimized_AMI.html
-ROOT_GIB = 30
+# https://cloud.google.com/container-optimized-os/docs/how-to/create-configure-instance
+# https://learn.microsoft.com/azure/virtual-machines/managed-disks-overview
+ROOT_GIB = {"ec2": 30, "gcp": 10, "azure": 30}
+RATES: dict[str, Callable[..., Rate]] = {
+    "ec2": prices.ec2_rate,
+    "gcp": prices.gce_rate,
+    "azure": prices.azure_rate,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +115,8 @@ def fargate(*, as_json: bool, public: bool | None, **options: Any) -> None:
     from cloudprovider.providers.ecs import GB, FargateConfig
 
     config = FargateConfig.of(**options, **_access(public=public))
-    region = _region(config, "fargate")
+    region = _aws_region(config.region)
+    _check_region(region, "fargate")
     architecture = config.architecture.upper()
 
     def machine(role: str, number: int) -> tuple[Machine, Rate]:
@@ -125,35 +133,97 @@ def fargate(*, as_json: bool, public: bool | None, **options: Any) -> None:
     _say("fargate", region, config.n_workers, machines, machine, as_json=as_json)
 
 
+def _sized(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that every cloud's virtual machines have."""
+    for decorate in (
+        click.option("--workers-per-machine", type=int),
+        click.option("--disk-size", type=int, help="GiB of each machine's disk. [default: its image's]"),
+        click.option("--scheduler-instance-type"),
+        click.option("--architecture", type=click.Choice(["x86_64", "arm64"])),
+        click.option("--gpu", type=int, help="GPUs, when no type is named."),
+        click.option("--memory", help="Such as '16 GiB', when no type is named."),
+        click.option("--cpu", type=float, help="vCPUs, when no type is named."),
+        click.option("--instance-type", help="The workers', in the cloud's words."),
+        _shared,
+    ):
+        command = decorate(command)
+    return command
+
+
 @price.command()
-@_shared
-@click.option("--instance-type", help="The workers', such as m7i.xlarge.")
-@click.option("--cpu", type=float, help="vCPUs, when no type is named.")
-@click.option("--memory", help="Such as '16 GiB', when no type is named.")
-@click.option("--gpu", type=int, help="GPUs, when no type is named.")
-@click.option("--architecture", type=click.Choice(["x86_64", "arm64"]))
-@click.option("--scheduler-instance-type")
-@click.option("--disk-size", type=int, help=f"GiB of each machine's disk. [default: {ROOT_GIB}]")
-@click.option("--workers-per-machine", type=int)
+@_sized
 def ec2(*, as_json: bool, public: bool | None, **options: Any) -> None:
     """Price an EC2Cluster; where no type is named, with the cheapest of the table that fits."""
     from cloudprovider.providers._ec2_config import EC2Config
-    from cloudprovider.providers._ec2_types import tabled, wishes_of
+    from cloudprovider.providers._ec2_types import EC2
 
     config = EC2Config.of(**options, **_access(public=public))
-    region = _region(config, "ec2")
+    catalogues = dict.fromkeys(("worker", "scheduler"), EC2)
+    _machines("ec2", config, _aws_region(config.region), catalogues, as_json=as_json)
+
+
+@price.command()
+@_sized
+@click.option("--gpu-type", help="Such as nvidia-tesla-t4.")
+def gcp(*, as_json: bool, public: bool | None, **options: Any) -> None:
+    """Price a GCPCluster; where no type is named, with the cheapest of the table that fits."""
+    from cloudprovider.providers._gce_config import GCPConfig
+    from cloudprovider.providers._gce_types import GCE, boot_disk, cards_of, for_workers
+    from cloudprovider.providers._gcp import GCP
+
+    config = GCPConfig.of(**options, **_access(public=public))
+    region = config.place or GCP(None).region
+
+    def more(role: str, name: str) -> dict[str, Any]:
+        disk = config.disk_type or boot_disk(name)
+        return {"disk_type": disk, "gpus": cards_of(config) if role == "worker" else {}}
+
+    _machines("gcp", config, region, {"worker": for_workers(config), "scheduler": GCE}, more, as_json=as_json)
+
+
+@price.command()
+@_sized
+def azure(*, as_json: bool, public: bool | None, **options: Any) -> None:
+    """Price an AzureVMCluster; where no size is named, with the cheapest of the table that fits."""
+    from cloudprovider.providers._azure import default_region
+    from cloudprovider.providers._azure_config import AzureVMConfig
+    from cloudprovider.providers._azure_types import AZURE
+
+    config = AzureVMConfig.of(**options, **_access(public=public))
+    catalogues, region = dict.fromkeys(("worker", "scheduler"), AZURE), config.region or default_region()
+    more = {"disk_type": config.disk_type}
+    _machines("azure", config, region, catalogues, lambda *_: more, as_json=as_json)
+
+
+def _machines(
+    cloud: str,
+    config: VMConfig,
+    region: str,
+    catalogues: Mapping[str, Catalogue],
+    more: Callable[[str, str], dict[str, Any]] = lambda *_: {},
+    *,
+    as_json: bool,
+) -> None:
+    """Price a scheduler's virtual machine and those of workers; `more` is what a role's machine of a type has too."""
+    from cloudprovider.providers._machine_types import wishes_of
+
+    _check_region(region, cloud)
     worker, scheduler = wishes_of(config)
-    architecture = worker.architecture or _architecture(worker.named[0])
-    types = {wish.role: _type(wish, region, architecture) for wish in (worker, scheduler)}
+    architecture = worker.architecture or _architecture(worker.named[0], catalogues["scheduler"])
+    types = {
+        wish.role: _type(wish, region, architecture, catalogues[wish.role]) for wish in (worker, scheduler)
+    }
 
     def machine(role: str, number: int) -> tuple[Machine, Rate]:
-        market, disk = config.markets(role)[0], config.disk_size or ROOT_GIB
-        rate = prices.ec2_rate(region, types[role], market, disk_gib=disk, public=config.public)
-        return _machine(role, number, f"{types[role]}, {disk} GiB disk", market), rate
+        name, market, disk = types[role], config.markets(role)[0], config.disk_size or ROOT_GIB[cloud]
+        has = {"disk_gib": disk, "public": config.public, **more(role, name)}
+        return _machine(role, number, f"{name}, {disk} GiB disk", market), RATES[cloud](
+            region, name, market, **has
+        )
 
-    gpus = tabled(architecture).get(types["worker"], (0, 0, 0))[2]
+    gpus = catalogues["worker"].sizes(architecture).get(types["worker"], (0, 0, 0))[2]
     machines = -(-config.n_workers // (config.workers_per_machine or gpus or 1))
-    _say("ec2", region, config.n_workers, machines, machine, as_json=as_json)
+    _say(cloud, region, config.n_workers, machines, machine, as_json=as_json)
 
 
 def _access(*, public: bool | None) -> dict[str, Any]:
@@ -161,47 +231,44 @@ def _access(*, public: bool | None) -> dict[str, Any]:
     return {"public": public, "tunnel": None if public is None else not public}
 
 
-def _region(config: AWSConfig, table: str) -> str:
+def _aws_region(region: str | None) -> str:
     """The region whose prices are asked for."""
     from cloudprovider.providers._aws import AWS
 
-    region = config.region or AWS(None).region
+    return region or AWS(None).region
+
+
+def _check_region(region: str, table: str) -> None:
+    """Refuse a region that has no prices."""
     known: Mapping[str, Any] = prices.table(table)["regions"]
     if region not in known:
         near = difflib.get_close_matches(region, known, n=2)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
         raise ConfigError(f"The prices of {prices.dated(table)} have no region {region!r}{hint}")
-    return region
 
 
-def _architecture(instance_type: str) -> str:
+def _architecture(name: str, catalogue: Catalogue) -> str:
     """A type's architecture by the table, which does not have all."""
-    from cloudprovider.providers._ec2_types import tabled
-
-    return "arm64" if instance_type in tabled("arm64") else "x86_64"
+    return "arm64" if name in catalogue.sizes("arm64") else "x86_64"
 
 
-def _type(wish: Wish, region: str, architecture: str) -> str:
+def _type(wish: Wish, region: str, architecture: str, catalogue: Catalogue) -> str:
     """The type that a role's machines would have."""
-    from cloudprovider.providers._ec2_types import nominated
-
     if wish.named:
-        return _known(wish.named[0], region)
-    fitting = nominated(wish, region, architecture)
+        return _known(wish.named[0], region, catalogue)
+    fitting = catalogue.nominated(wish, region, architecture)
     if not fitting:
-        raise ConfigError(f"The table has no {architecture} type with {wish}: name one.")
+        raise ConfigError(f"The table has no {architecture} {catalogue.word} with {wish}: name one.")
     return fitting[0]
 
 
-def _known(name: str, region: str) -> str:
+def _known(name: str, region: str, catalogue: Catalogue) -> str:
     """A type that some region has a price for; elsewhere its price is unknown."""
-    from cloudprovider.providers._ec2_types import KNOWN
-
-    every = {*prices.ec2_prices(region), *prices.ec2_prices(KNOWN)}
-    if name not in every:
+    if all(catalogue.price(place, name, "on-demand") is None for place in (region, catalogue.known)):
+        every = [*catalogue.sizes("x86_64"), *catalogue.sizes("arm64")]
         near = difflib.get_close_matches(name, every, n=3)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
-        raise ConfigError(f"The prices of {prices.dated('ec2')} have no type {name!r}{hint}")
+        raise ConfigError(f"The table of prices has no {catalogue.word} {name!r}{hint}")
     return name
 
 

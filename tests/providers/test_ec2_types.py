@@ -17,6 +17,7 @@ from cloudprovider import prices
 from cloudprovider.errors import ConfigError
 from cloudprovider.providers import _ec2_starts as starts
 from cloudprovider.providers import _ec2_types as types
+from cloudprovider.providers import _machine_types as machine_types
 from cloudprovider.providers._aws import AWS
 from cloudprovider.providers.ec2 import EC2Config
 
@@ -66,7 +67,7 @@ def choose(kinds):
 
     def choose(region="us-east-1", **options):
         there = Kinds((name, kinds[name]) for name in zones_of(region) if name in kinds)
-        return types.settled(EC2Config.of(**options), region, there, zones_of(region))
+        return types.EC2.settled(EC2Config.of(**options), region, there, zones_of(region))
 
     return choose
 
@@ -90,7 +91,7 @@ class TestChoice:
         """Four vCPUs and 16 GiB are several types that have them, with the price."""
         choice = choose(cpu=4, memory="16 GiB")["worker"]
 
-        assert 5 <= len(choice.types) <= types.MOST
+        assert 5 <= len(choice.types) <= machine_types.MOST
         assert all(kind.vcpu >= 4 and kind.memory_gib >= 16 for kind in choice.types)
         assert {"x86_64"} == {kind.architecture for kind in choice.types}
         first = choice.types[0].name
@@ -214,11 +215,11 @@ def test_an_image_for_other_machines(choose):
 class TestRanking:
     """What is chosen from what the cloud has."""
 
-    WISH = types.Wish(role="worker", cpu=2, memory_gib=8, architecture="x86_64")
+    WISH = machine_types.Wish(role="worker", cpu=2, memory_gib=8, architecture="x86_64")
 
     def chosen(self, *kinds, region="us-east-1", zones=None, wish=WISH):
         by_name = {kind.name: kind for kind in kinds}
-        return types.chosen(wish, region, by_name, offered(*kinds) if zones is None else zones)
+        return types.EC2.chosen(wish, region, by_name, offered(*kinds) if zones is None else zones)
 
     def test_burstable_types_are_the_last_resort(self, kinds):
         """A T type is chosen only where nothing else is offered."""
@@ -287,7 +288,7 @@ class TestRanking:
 def test_a_chosen_type_always_is_what_was_asked_for(kinds, cpu, memory, gpus, architecture, region, spot):
     """Whatever is asked for: all chosen types have it, none costs much more, and the cheapest comes first."""
     markets = ("spot",) if spot else ("on-demand",)
-    wish = types.Wish(
+    wish = machine_types.Wish(
         role="worker",
         cpu=cpu,
         memory_gib=memory,
@@ -296,19 +297,19 @@ def test_a_chosen_type_always_is_what_was_asked_for(kinds, cpu, memory, gpus, ar
         markets=markets,
     )
     try:
-        choice = types.chosen(wish, region, kinds, offered(*kinds.values()))
+        choice = types.EC2.chosen(wish, region, kinds, offered(*kinds.values()))
     except ConfigError:
         fitting = [kind for kind in kinds.values() if wish.fits(kind)]
-        assert not {kind.name for kind in fitting} & set(types.asked_about(wish, region))
+        assert not {kind.name for kind in fitting} & set(types.EC2.asked_about(wish, region))
         return
 
-    assert 0 < len(choice.types) <= types.MOST
+    assert 0 < len(choice.types) <= machine_types.MOST
     assert all(wish.fits(kind) for kind in choice.types)
     assert {(architecture, choice.gpus)} == {(kind.architecture, kind.gpus) for kind in choice.types}
-    cost = [types._price(region, kind.name) for kind in choice.types]
-    assert all(price <= types.FACTOR * cost[0][0] for price, _ in cost)
+    cost = [types.EC2.cost(wish, region, kind.name) for kind in choice.types]
+    assert all(price <= machine_types.FACTOR * cost[0][0] for price, _ in cost)
     for i, (price, where) in enumerate(cost):
-        assert all(price <= types.NEAR * later for later, there in cost[i + 1 :] if where == there)
+        assert all(price <= machine_types.NEAR * later for later, there in cost[i + 1 :] if where == there)
         assert where == region or all(there != region for _, there in cost[i + 1 :])
 
 
