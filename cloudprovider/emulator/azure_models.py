@@ -170,8 +170,9 @@ def fields(model: Any) -> Mapping[str, Field]:
         if type(rest).__name__ != "_RestField":
             continue
         seen = rest._visibility or ["read", "create", "update"]
+        seconds = rest._format == "unix-timestamp"
         found[rest._rest_name_input or attribute] = Field(
-            kind,
+            int if seconds else kind,
             required=type(None) not in typing.get_args(kind),
             taken=bool({"create", "update"} & set(seen)),
             told="read" in seen,

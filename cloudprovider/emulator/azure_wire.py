@@ -6,6 +6,7 @@ https://learn.microsoft.com/azure/azure-resource-manager/management/common-deplo
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,10 @@ SUBSCRIPTION = "5b0f8a9e-3c1d-4e57-9a64-d0c5e1a7f001"
 TENANT = "5b0f8a9e-3c1d-4e57-9a64-d0c5e1a7f002"
 CLIENT = "5b0f8a9e-3c1d-4e57-9a64-d0c5e1a7f003"
 PERSON = "5b0f8a9e-3c1d-4e57-9a64-d0c5e1a7f004"
+SECRET = "emulated"  # noqa: S105  (it opens this emulator alone)
+#: What an api-version looks like, and the oldest that anything answers.
+VERSION = re.compile(r"\d{4}-\d\d-\d\d(-preview)?")
+OLDEST = "2015-05-01-preview"
 
 
 class AzureError(Exception):
@@ -192,3 +197,32 @@ def written(reply: Reply) -> tuple[int, dict[str, str], bytes]:
         return reply.status, fields, b""
     fields["Content-Type"] = "application/json; charset=utf-8"
     return reply.status, fields, json.dumps(reply.body).encode()
+
+
+def check_body(request: Request, kind: Any) -> None:
+    """Refuse what a model class of Azure's SDK does not allow as the body of a request."""
+    from cloudprovider.emulator import azure_flat_models, azure_models
+
+    check = azure_models if azure_models.is_model(kind) else azure_flat_models
+    for problem in check.problems(kind, {} if request.body is None else request.body):
+        code = "InvalidRequestContent" if problem.what == "unknown" else "InvalidParameter"
+        raise AzureError(400, code, problem.text, target=problem.path)
+
+
+def check_version(request: Request, newest: str) -> None:
+    """Refuse an api-version that there is not."""
+    given = request.query.get("api-version", "")
+    if not given:
+        text = "The api-version query parameter (?api-version=) is required for all requests."
+        raise AzureError(400, "MissingApiVersionParameter", text)
+    if not VERSION.fullmatch(given) or not OLDEST <= given <= newest:
+        raise AzureError(
+            400,
+            "InvalidApiVersionParameter",
+            f"The api-version '{given}' is invalid. The supported versions are '{newest}' and older.",
+        )
+
+
+def group_missing(name: str) -> AzureError:
+    """What is said of a resource group that there is not."""
+    return AzureError(404, "ResourceGroupNotFound", f"Resource group '{name}' could not be found.")

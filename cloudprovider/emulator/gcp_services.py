@@ -5,9 +5,10 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, Any
 
+from cloudprovider import tags
 from cloudprovider.emulator.gcp_iam import IAM
 from cloudprovider.emulator.gcp_logging import Logging
-from cloudprovider.emulator.gcp_policies import canonical
+from cloudprovider.emulator.gcp_policies import WITH_CONDITIONS, canonical
 from cloudprovider.emulator.gcp_secrets import SecretManager
 from cloudprovider.emulator.gcp_tokens import CLOUD_PLATFORM
 from cloudprovider.emulator.gcp_wire import NUMBER, PROJECT, UNIVERSE, GCPError
@@ -143,6 +144,8 @@ class GCPServices:
         """
         service = permission.partition(".")[0].replace("resourcemanager", "cloudresourcemanager")
         attributes = {}
+        if not type and resource.count("/") == 1:
+            type = "cloudresourcemanager.googleapis.com/Project"
         if type:
             attributes = {"resource.type": type, "resource.service": type.partition("/")[0]}
             attributes["resource.name"] = _seen(resource, service)
@@ -151,6 +154,19 @@ class GCPServices:
             return ""
         text = REFUSALS.get(service, REFUSALS[""])
         return text.format(permission=permission, resource=resource, service=service)
+
+    def leftovers(self) -> list[str]:
+        """What somebody has made and not removed, one line each: secrets, and bindings that speak of a cluster.
+
+        Service accounts and roles, which can carry no labels, are the landing.
+        """
+        secrets = [one for one in self.secrets.all() if tags.LANDING not in one.get("labels", {})]
+        policy = self.iam.policies.get(f"projects/{PROJECT}", WITH_CONDITIONS)
+        conditions = [one["condition"] for one in policy.get("bindings", ()) if "condition" in one]
+        return [
+            *(f"secret: {one['name'].rpartition('/')[2]}" for one in secrets),
+            *(f"binding: {one['title']}" for one in conditions if tags.CLUSTER in one.get("description", "")),
+        ]
 
     # -- Service Usage ---------------------------------------------------------------------------------
 
