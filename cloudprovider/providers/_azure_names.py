@@ -42,7 +42,7 @@ def vault(subscription: str, resource_group: str, whose: str) -> str:
     https://learn.microsoft.com/azure/key-vault/general/about-keys-secrets-certificates
     """
     digest = hashlib.sha256(f"{subscription}/{resource_group}".lower().encode()).hexdigest()
-    return f"dask-{whose}-{digest[:12]}"
+    return f"dask-{whose}-{digest[:11]}"
 
 
 def claim(cluster: str) -> str:

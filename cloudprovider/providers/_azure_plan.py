@@ -84,11 +84,7 @@ def kind_of(config: AzureVMConfig, choice: Choice, image: MachineImage, markets:
     from cloudprovider.providers._azure_types import quotas_of
 
     disk_gib = config.disk_size or image.root_size_gib
-    room = {
-        size.name: next((place for place, gib in size.ephemeral_gib.items() if gib >= disk_gib), "")
-        for size in choice.types
-        if config.ephemeral_os_disk
-    }
+    places = {size.name: size.placement(disk_gib) for size in choice.types if config.ephemeral_os_disk}
     wanted = listed(config.zones)
     return Kind(
         types=tuple(size.name for size in choice.types),
@@ -96,7 +92,7 @@ def kind_of(config: AzureVMConfig, choice: Choice, image: MachineImage, markets:
             size.name: tuple(zone for zone in wanted if zone in choice.zones[size.name])
             for size in choice.types
         },
-        ephemeral={name: place for name, place in room.items() if place},
+        ephemeral={name: place for name, place in places.items() if place},
         accelerated=tuple(size.name for size in choice.types if size.accelerated),
         quotas={market: quotas_of(choice.types[0], market) for market in markets},
         gpus=choice.types[0].gpus,

@@ -263,14 +263,20 @@ class AzureProvider(Provider):
         self._planned.wait(PLAN_S)  # it is asked beside prepare(), which chooses the sizes first
         usages = self.azure.pages("compute", "usage.list", self.config.region)
         known = {usage["name"]["value"]: usage for usage in usages}
+        markets = self.config.markets(role)
+        tightest = [self._tightest(known, role, market) for market in markets]
+        return tuple(quota for quota in tightest if quota) if all(tightest) else ()
+
+    def _tightest(self, known: dict[str, dict[str, Any]], role: str, market: str) -> Quota | None:
+        """Of the limits that a market's machines count against, the one with least room; None when none is known."""
         kinds = self._made.kinds
         taken = kinds["scheduler"].quotas["on-demand"] if role != "scheduler" else {}
-        return tuple(
+        limits = [
             _quota(known[name], self.config.region or "", each, taken.get(name, 0))
-            for market in self.config.markets(role)
             for name, each in kinds[role].quotas[market].items()
             if name in known
-        )
+        ]
+        return min(limits, key=lambda quota: quota.machines, default=None)
 
     def now(self) -> float:
         """The time by Azure's clock, as its last answer said."""
