@@ -17,6 +17,8 @@ __all__ = ["GCPConfig"]
 
 # https://cloud.google.com/resource-manager/docs/creating-managing-projects
 PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z]([a-z0-9-]{4,28}[a-z0-9])")
+# https://cloud.google.com/compute/docs/labeling-resources
+LABEL_KEY, LABEL_VALUE = re.compile(r"[a-z][a-z0-9_-]{0,62}"), re.compile(r"[a-z0-9_-]{0,63}")
 #: What of a machine is ours: `instance_args` may hold the rest.
 OURS = frozenset(
     {
@@ -100,6 +102,12 @@ class GCPConfig(VMConfig):
             raise ConfigError(f"gpu_type={self.gpu_type!r} is what gpu= counts: pass both.")
         if taken := sorted(OURS & set(self.instance_args)):
             raise ConfigError(f"instance_args has {', '.join(taken)}, which this project sets itself.")
+        for key, value in self.tags.items():
+            if not (LABEL_KEY.fullmatch(key) and LABEL_VALUE.fullmatch(str(value))):
+                raise ConfigError(
+                    f"tags has {key!r}: {value!r}, which is no label: use a-z, 0-9, '_' and '-', up to 63 of them, and "
+                    "let the key begin with a letter."
+                )
         self._check_zones()
         if any(":" in source for source in self.sources()):
             raise ConfigError(f"allow_from={self.allow_from!r}: machines have IPv4 addresses only.")

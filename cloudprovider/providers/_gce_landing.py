@@ -11,7 +11,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from cloudprovider import tags as ledger
 from cloudprovider.errors import CloudError, ConfigError, CredentialsError
@@ -69,9 +69,14 @@ class Landing:
     network: str
     subnetwork: str = ""
     account: str = ""
-    zones: Sequence[str] = ()
+    zones: tuple[str, ...] = ()
     nat: bool = False
     fresh: bool = False
+
+    @classmethod
+    def loads(cls, said: Mapping[str, Any]) -> Self:
+        """The landing that a document says."""
+        return cls(**{**said, "zones": tuple(said["zones"])})
 
 
 def find_or_make(gcp: GCP, config: GCPConfig, region: Callable[[], Any]) -> Landing:

@@ -163,7 +163,7 @@ class Plan:
         said = json.loads(zlib.decompress(base64.b64decode(stored["plan"])))
         plan = cls(
             identity=Identity(**said["identity"]),
-            landing=Landing(**said["landing"]),
+            landing=Landing.loads(said["landing"]),
             kinds={role: Kind.loads(said["kinds"][role]) for role in ROLES},
             boots={role: Boot.loads(said["boots"][role]) for role in ROLES},
         )

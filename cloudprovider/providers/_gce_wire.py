@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # https://cloud.google.com/compute/docs/instances/instance-lifecycle
 STATES = {
+    "DEPROVISIONING": State.gone,
     "PENDING": State.starting,
     "PENDING_STOP": State.running,
     "PROVISIONING": State.starting,

@@ -111,9 +111,9 @@ class GCP:
         ConfigError
             When nobody says.
         """
-        found = self._region or _configured("CLOUDSDK_COMPUTE_REGION", "compute", "region")
-        if not found and (zone := _configured("CLOUDSDK_COMPUTE_ZONE", "compute", "zone")):
-            found = zone.rpartition("-")[0]
+        found = self._region or os.environ.get("CLOUDSDK_COMPUTE_REGION")
+        found = found or _region_of(os.environ.get("CLOUDSDK_COMPUTE_ZONE"))
+        found = found or _property("compute", "region") or _region_of(_property("compute", "zone"))
         if not found:
             raise ConfigError(
                 "No region: pass region='europe-west1' or the like, or set CLOUDSDK_COMPUTE_REGION, or run "
@@ -393,6 +393,10 @@ def _endpoint(service: str) -> str:
     said = os.environ.get(OVERRIDE.format(service.upper())) or _property("api_endpoint_overrides", service)
     default = f"https://{service}.googleapis.com"
     return (said or default).rstrip("/").removesuffix(f"/{VERSIONS[service]}")
+
+
+def _region_of(zone: str | None) -> str | None:
+    return zone.rpartition("-")[0] if zone else None
 
 
 def _configured(variable: str, section: str, key: str) -> str | None:
