@@ -139,7 +139,7 @@ def _of_plain(kind: Any, value: Any, path: str) -> Iterator[Problem]:
         if not _is_moment(value):
             yield _mistyped(path, value, "date-time")
         return
-    takes = {str: str, bytes: str, bool: bool, int: int, float: (int, float)}.get(kind)
+    takes: Any = {str: str, bytes: str, bool: bool, int: int, float: (int, float)}.get(kind)
     if takes is None:
         return
     if not isinstance(value, takes) or (isinstance(value, bool) and kind is not bool):
@@ -166,7 +166,9 @@ def fields(model: Any) -> Mapping[str, Field]:
     hints = typing.get_type_hints(model, localns={"_models": models, "_enums": models})
     found = {}
     for attribute, kind in hints.items():
-        rest = next((one.__dict__[attribute] for one in model.__mro__ if attribute in one.__dict__), None)
+        rest: Any = next(
+            (one.__dict__[attribute] for one in model.__mro__ if attribute in one.__dict__), None
+        )
         if type(rest).__name__ != "_RestField":
             continue
         seen = rest._visibility or ["read", "create", "update"]

@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from cloudprovider.emulator.azure_models import is_model
+from cloudprovider.emulator.azure_models import is_model, problems
+from cloudprovider.emulator.azure_wire import AzureError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["Operation", "find", "operations"]
+    from cloudprovider.emulator.azure_models import Problem
+    from cloudprovider.emulator.azure_wire import Reply
+
+__all__ = ["Operation", "check", "check_answer", "find", "operations"]
 
 #: Which groups of operations of which package are answered here.
 GROUPS = {
@@ -90,6 +94,40 @@ def find(method: str, path: str) -> tuple[Operation, dict[str, str]] | None:
             values = [part for mine, part in zip(one.path, parts, strict=True) if mine is None]
             return one, dict(zip(one.names, values, strict=True))
     return None
+
+
+def check(operation: Operation, body: Any) -> None:
+    """Refuse a body that is not what the operation takes, in the words of its service."""
+    if operation.sent is None:
+        return
+    if body is None and operation.method != "POST":
+        text = "The request content was invalid and could not be deserialized: 'Required body is missing'."
+        raise AzureError(400, "InvalidRequestContent", text)
+    if wrong := next(problems(operation.sent, body, path=""), None) if body is not None else None:
+        raise _refusal(operation, wrong)
+
+
+def _refusal(operation: Operation, wrong: Problem) -> AzureError:
+    if (wrong.path, wrong.what) == ("location", "missing"):
+        return AzureError(400, "LocationRequired", "The location property is required for this definition.")
+    if wrong.what in ("missing", "value"):
+        return AzureError(400, "InvalidParameter", wrong.text, target=wrong.path)
+    if operation.service == "network":
+        details = [{"code": "InvalidJson", "message": wrong.text}]
+        return AzureError(400, "InvalidRequestFormat", "Cannot parse the request.", details=details)
+    text = f"The request content was invalid and could not be deserialized: '{wrong.text}'."
+    return AzureError(400, "InvalidRequestContent", text, target=wrong.path)
+
+
+def check_answer(operation: Operation, reply: Reply) -> None:
+    """Refuse to answer what the operation never answers: it would be an error of the emulator."""
+    if operation.answered is None or reply.body is None:
+        return
+    found = reply.body["value"] if operation.listed else [reply.body]
+    for one in found[:3]:
+        if wrong := next(problems(operation.answered, one, answer=True), None):
+            name = f"{operation.service}:{operation.name}"
+            raise AzureError(500, "EmulatorBug", f"The emulator's answer to {name} is wrong: {wrong.text}")
 
 
 def _of_package(package: str, groups: tuple[str, ...]) -> Iterator[Operation]:

@@ -132,6 +132,9 @@ class Profile:
     release_s
         From the end of its container until it is stopped for good; from an EC2 instance's shutdown until it
         is stopped or terminated.
+    poll_s
+        What Azure says is to be waited before a long-running operation is asked for again. Less than a second is
+        not said; short operations are then over when they are answered.
     spread
         Share of its boot by which machines differ, drawn from the seed.
     launches
@@ -156,6 +159,7 @@ class Profile:
     guest_s: float = 0.0
     pull_s: float = 0.0
     release_s: float = 0.02
+    poll_s: float = 0.0
     spread: float = 0.0
     launches: Rate | None = None
     calls: tuple[Calls, ...] = ()
@@ -211,8 +215,102 @@ GCP = Profile(
     latency_s=0.05,  # as for Fargate
 )
 
+
+def _azure(burst: float, per_minute: float, *operations: str) -> Calls:
+    return Calls(Rate(burst, per_minute / 60), frozenset(f"compute:{operation}" for operation in operations))
+
+
+#: https://learn.microsoft.com/azure/azure-resource-manager/management/request-limits-and-throttling: what a service
+#: principal may read, write and delete in a subscription, and what Microsoft.Network takes in five minutes;
+#: https://learn.microsoft.com/azure/virtual-machines/compute-throttling-limits: what Microsoft.Compute takes in a region
+AZURE_CALLS = (
+    Calls(Rate(250, 25), frozenset({"subscription:reads"})),
+    Calls(Rate(200, 10), frozenset({"subscription:writes"})),
+    Calls(Rate(200, 10), frozenset({"subscription:deletes"})),
+    Calls(Rate(10_000, 10_000 / 300), frozenset({"network:reads"})),
+    Calls(Rate(1000, 1000 / 300), frozenset({"network:changes"})),
+    _azure(1500, 500, "VirtualMachines.CreateOrUpdate"),
+    _azure(
+        1500,
+        500,
+        *("VirtualMachines.Update", "VirtualMachines.PowerOff", "VirtualMachines.Start"),
+        "VirtualMachines.Restart",
+    ),
+    _azure(
+        1500,
+        500,
+        *("VirtualMachines.Delete", "VirtualMachines.Deallocate", "VirtualMachines.SimulateEviction"),
+    ),
+    _azure(
+        24_000,
+        8000,
+        *("VirtualMachines.Get", "VirtualMachines.InstanceView"),
+        "VirtualMachines.RetrieveBootDiagnosticsData",
+    ),
+    _azure(900, 300, "VirtualMachines.List", "VirtualMachines.ListAll", "VirtualMachines.ListByLocation"),
+    _azure(15_000, 5000, "Operations.Get"),
+    _azure(375, 125, "VirtualMachineScaleSets.CreateOrUpdate"),
+    _azure(
+        1500,
+        500,
+        *("VirtualMachineScaleSets.Update", "VirtualMachineScaleSets.ScaleOut"),
+    ),
+    _azure(525, 175, "VirtualMachineScaleSets.Delete", "VirtualMachineScaleSets.DeleteInstances"),
+    _azure(2400, 800, "VirtualMachineScaleSets.Get"),
+    _azure(
+        1080,
+        360,
+        *("VirtualMachineScaleSets.List", "VirtualMachineScaleSets.ListAll"),
+        "VirtualMachineScaleSets.ListByLocation",
+    ),
+)
+#: The same page, "resource level": what each resource alone takes.
+AZURE_RESOURCES = MappingProxyType(
+    {
+        **dict.fromkeys(
+            (
+                "compute:VirtualMachines.CreateOrUpdate",
+                "compute:VirtualMachines.Update",
+                "compute:VirtualMachines.Delete",
+                "compute:VirtualMachines.Deallocate",
+                "compute:VirtualMachines.PowerOff",
+                "compute:VirtualMachines.Start",
+                "compute:VirtualMachineScaleSets.CreateOrUpdate",
+                "compute:VirtualMachineScaleSets.Update",
+                "compute:VirtualMachineScaleSets.Delete",
+                "compute:VirtualMachineScaleSets.DeleteInstances",
+            ),
+            Rate(12, 4 / 60),
+        ),
+        **dict.fromkeys(
+            (
+                "compute:VirtualMachines.Get",
+                "compute:VirtualMachines.InstanceView",
+                "compute:VirtualMachineScaleSets.Get",
+            ),
+            Rate(36, 12 / 60),
+        ),
+        "compute:Operations.Get": Rate(45, 15 / 60),
+    }
+)
+
 AZURE = Profile(
     latency_s=0.05,  # as for Fargate
+    # An order is answered when it is accepted: our own choice, not published.
+    latencies={
+        "compute:VirtualMachines.CreateOrUpdate": 1.0,
+        "compute:VirtualMachineScaleSets.CreateOrUpdate": 1.5,
+    },
+    address_s=1.0,  # our own choice, not published
+    running_s=15.0,  # our own choice, not published
+    guest_s=25.0,  # our own choice, not published
+    pull_s=15.0,  # as for EC2
+    release_s=20.0,  # our own choice, not published
+    # "Retry-After: 10" of Microsoft.Compute's answers: our own choice where it is not published.
+    poll_s=10.0,
+    spread=0.1,
+    calls=AZURE_CALLS,
+    resources=AZURE_RESOURCES,
 )
 
 PROFILES: Mapping[str, Profile] = MappingProxyType(
@@ -301,3 +399,8 @@ class Bucket:
                 return False
             self._tokens -= count
             return True
+
+    @property
+    def left(self) -> float:
+        """How many tokens there were when somebody last took some."""
+        return self._tokens

@@ -25,13 +25,16 @@ CONSOLE_LINES = 2000
 class VM(Protocol):
     """One machine, as far as its inside and its power go."""
 
-    id: str
     guest: Any
     """Its inside; None while it has none."""
     inside: bool
     """Whether it is to have one, where the engine gives any."""
     console: list[str]
     """What its serial console said, the last lines."""
+
+    @property
+    def id(self) -> str:
+        """What the cloud calls it; its guest is told the same."""
 
     @property
     def runs(self) -> bool:
