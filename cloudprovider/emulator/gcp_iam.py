@@ -117,6 +117,10 @@ class IAM:
         with self._account.lock:
             return [email for email in self._accounts if email not in _FIRST]
 
+    def described(self, email: str) -> str:
+        """What is said of an account."""
+        return str(self._accounts[email].get("description", ""))
+
     def _create_account(self, request: Request, _: str) -> Any:
         id = str((request.body or {}).get("accountId", ""))
         if not ACCOUNT_ID.fullmatch(id) or len(id) not in ID_LENGTHS:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cloudprovider.tags import LANDING
+from cloudprovider.emulator.gcp_wire import PROJECT
+from cloudprovider.tags import CLUSTER, LANDING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,5 +39,11 @@ def _of_services(cloud: GCP) -> Iterator[str]:
     for secret in cloud.services.secrets.all():
         if LANDING not in secret.get("labels", {}):
             yield f"secret: {secret['name'].rpartition('/')[2]}"
-    for email in cloud.services.iam.accounts():
-        yield f"service account: {email}"
+    iam = cloud.services.iam
+    for email in iam.accounts():
+        if LANDING not in iam.described(email):
+            yield f"service account: {email}"
+    for binding in iam.policies.get(f"projects/{PROJECT}", 3)["bindings"]:
+        condition = binding.get("condition", {})
+        if CLUSTER in condition.get("description", ""):
+            yield f"iam binding: {binding['role']} {condition['title']}"

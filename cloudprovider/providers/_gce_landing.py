@@ -211,7 +211,7 @@ def _make_account(gcp: GCP, email: str) -> bool:
     elif known.get("deleted"):
         gcp.ask("iam", "POST", f"projects/{project}/roles/{names.MACHINE_ROLE}:undelete", {})
     if not found:
-        about = {"displayName": "Dask machines", "description": "Runs the machines of Dask clusters"}
+        about = {"displayName": "Dask machines", "description": wire.described_as({ledger.LANDING: "dask"})}
         body = {"accountId": names.ACCOUNT, "serviceAccount": about}
         gcp.ask("iam", "POST", f"projects/{project}/serviceAccounts", body, fine=[409])
     return not found
