@@ -28,6 +28,7 @@ from cloudprovider.errors import (
 )
 from cloudprovider.estate import Estate
 from cloudprovider.events import Event, Events, Phase
+from cloudprovider.lead import Lead
 from cloudprovider.notices import Notices
 from cloudprovider.progress import say, shown
 from cloudprovider.provider import Machine, Provider, State
@@ -110,6 +111,7 @@ class CloudCluster(ScalingCluster):
         self.notices = Notices(self.events)
         self._tunnel: Any = None
         self._renewed = -math.inf
+        self._lead = Lead.sought()
         self._ended: CloudError | None = None
         self._complaint = ""
         super().__init__(asynchronous=asynchronous, loop=loop, name=self.estate.identity.name, quiet=True)
@@ -351,7 +353,8 @@ class CloudCluster(ScalingCluster):
                 self._renewed = -math.inf
                 continue
             try:
-                await self._reconcile()
+                if self._lead.ours:
+                    await self._reconcile()
                 await self._renew()
                 self._complain(None)
             except (CloudError, OSError) as error:
@@ -377,8 +380,28 @@ class CloudCluster(ScalingCluster):
         now = asyncio.get_running_loop().time()
         if self.scheduler_comm is not None and now - self._renewed > RENEW_S:
             self._renewed = now
-            status = await self.scheduler_comm.cloud_renew()
+            lead, before = self._lead, self._lead.holder
+            status = await self.scheduler_comm.cloud_renew(manager=lead.manager, who=lead.who)
             self.notices.hear(status.get("leaving", {}))
+            self._lead = lead.told(status.get("lead"))
+            if before or not self._lead.ours:  # whoever led has changed what there is
+                await self._call(self.estate.follow)
+            if before != self._lead.holder:
+                self.events.emit(Phase.access, f"{self._where} {self._lead}.")
+
+    async def _take_the_lead(self) -> None:
+        """Return when this manager decides.
+
+        Raises
+        ------
+        CloudError
+            When another one does; the message says who.
+        """
+        if not self._lead.ours:
+            self._renewed = -math.inf
+            await self._renew()
+        if not self._lead.ours:
+            raise self._lead.refusal(self._where)
 
     async def _wait_for_workers(self, n_workers: int = 0, timeout: Any = None) -> None:  # noqa: ASYNC109  distributed's
         """Wait as distributed does, past a broken connection, but end with the reason when none will come."""

@@ -179,6 +179,10 @@ class Estate:
         self.fleet.adopt(m for m in machines if m.role == "worker")
         self._admit(asked=asked)
 
+    def follow(self) -> None:
+        """See which machines the manager that leads keeps."""
+        self.fleet.follow(m for m in self.provider.list(self.identity.name) if m.role == "worker")
+
     def _go_on(self) -> None:
         if self._stopping.is_set():
             raise CloudError(f"{self.where} was closed while it started.")

@@ -124,7 +124,16 @@ class Fleet:
         for machine in machines:
             self.machines[machine.id] = machine
             self._ordered[machine.id] = self._clock()
+            self.ended.pop(machine.id, None)
         self.target = len(self.staying)
+
+    def follow(self, machines: Iterable[Machine]) -> None:
+        """Have the machines that another fleet keeps, and no others."""
+        with self._pass:
+            live = {machine.id: machine for machine in machines}
+            for id in self.machines.keys() - live.keys():
+                self._end(self.machines.pop(id), "returned by another manager")
+            self.adopt(live.values())
 
     def stop(self) -> None:
         """Order nothing from now on, not even in a pass that is under way."""

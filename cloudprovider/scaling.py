@@ -61,6 +61,9 @@ class ScalingCluster(WatchingCluster):
             with suppress(OSError):
                 await self.scheduler_comm.cloud_forget(name=machine)
 
+    async def _take_the_lead(self) -> None:
+        """Return when this manager decides; raise when another one does."""
+
     async def _call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call the provider in a thread; closing waits for the calls that are under way."""
         call = asyncio.ensure_future(asyncio.to_thread(function, *args))
@@ -108,8 +111,9 @@ class ScalingCluster(WatchingCluster):
         Raises
         ------
         CloudError
-            When the cloud refuses some or all of the order; what it did start is kept. Called
-            synchronously, this returns when the cloud has accepted or refused. An order that is above the
+            When another manager of the cluster leads: the message says who. When the cloud refuses some or all
+            of the order; what it did start is kept. Called synchronously, this returns when the cloud has
+            accepted or refused. An order that is above the
             account's quota is cut to it, which a `CloudWarning` says before, and refused when not one machine
             would fit.
         """
@@ -123,6 +127,7 @@ class ScalingCluster(WatchingCluster):
     async def _scale(self, n: int) -> None:
         if self._ended:
             raise self._ended
+        await self._take_the_lead()
         fleet, wanted = self.fleet, self.estate.machines_for(n)
         if wanted > (there := len(fleet.staying)):
             wanted = max(there, await self._call(self.estate.check_quota, wanted))
@@ -144,6 +149,8 @@ class ScalingCluster(WatchingCluster):
 
         Raises
         ------
+        CloudError
+            When another manager of the cluster leads: the message says who.
         ConfigError
             For a wrong option, before anything scales.
         QuotaError
@@ -151,6 +158,8 @@ class ScalingCluster(WatchingCluster):
         """
         from cloudprovider.adapt import CloudAdaptive
 
+        if not self.asynchronous:
+            self.sync(self._take_the_lead)  # else its first turn says who leads
         chosen = Adaptive or CloudAdaptive
         # Dask keeps options from call to call; another class has others, and wrong ones are not kept.
         before = dict(self._adaptive_options) if isinstance(self._adaptive, chosen) else {}
@@ -176,6 +185,7 @@ class ScalingCluster(WatchingCluster):
         workers
             Names of Dask workers.
         """
+        await self._take_the_lead()
         fleet, staying = self.fleet, self.fleet.staying
         machines = {self._machine_of(name) for name in workers} & staying.keys()
         fleet.ask(max(0, min(fleet.target, len(staying)) - len(machines)))

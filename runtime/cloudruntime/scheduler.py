@@ -2,11 +2,12 @@
 
 Operations that it adds to the Scheduler's, for managers and machines (`await scheduler_comm.<op>()`):
 
-`cloud_renew()`
-    A manager is there: renews the lease as a connected client does. Returns `cloud_status()`.
+`cloud_renew(manager=..., who=...)`
+    A manager is there: renews the lease as a connected client does, and leads if nobody else does. Returns
+    `cloud_status()`.
 `cloud_status()`
-    Leases, clients, ended workers, versions, in `leaving` the machines with a notice, and in `work` what is
-    left to do and on whom, as JSON.
+    Leases, clients, ended workers, versions, in `lead` which manager decides, in `leaving` the machines with a
+    notice, and in `work` what is left to do and on whom, as JSON.
 `cloud_end(reason=...)`
     End the cluster: workers first, then the scheduler. Returns at once.
 `cloud_forget(name=...)`
@@ -52,6 +53,27 @@ REPORT_S = 1.0
 CLOSE_S, KILL_S = 2.0, 8.0
 #: How long the scheduler may then take to close, whatever its pages and plugins do.
 SHUT_S = 10.0
+#: A manager that has not been heard for this long leads no more.
+LEAD_S = 60.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Lead:
+    """The manager that decides; others only look."""
+
+    manager: str
+    who: str
+    said: float
+    comm: Any
+
+    @property
+    def over(self) -> bool:
+        """Whether another may lead."""
+        return self.comm.closed() or time.monotonic() - self.said > LEAD_S
+
+    def record(self) -> dict[str, Any]:
+        """What managers want to know of it, as JSON."""
+        return {"manager": self.manager, "who": self.who, "said_s": time.monotonic() - self.said}
 
 
 class Leases(SchedulerPlugin):  # type: ignore[misc]
@@ -63,6 +85,7 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
         self.site = site
         self.reason = Exit.asked.name
         self.renewed: float | None = None
+        self.lead: Lead | None = None
         self.left: deque[dict[str, Any]] = deque(maxlen=1000)
         self.started = time.time()
         self.over = asyncio.Event()
@@ -128,9 +151,11 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
         await leaver.over.wait()
         return leaver.record()
 
-    async def cloud_renew(self) -> dict[str, Any]:
-        """Renew the lease as a connected client does."""
+    async def cloud_renew(self, comm: Any, manager: str = "", who: str = "") -> dict[str, Any]:
+        """Renew the lease as a connected client does, and the lead if it is free or this manager's."""
         self.renewed = time.monotonic()
+        if manager and (self.lead is None or self.lead.over or self.lead.manager == manager):
+            self.lead = Lead(manager, who, self.renewed, comm)
         return await self.cloud_status()
 
     async def cloud_status(self) -> dict[str, Any]:
@@ -142,6 +167,7 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
             "leases": dataclasses.asdict(self.site.boot.leases),
             **dataclasses.asdict(self.facts()),
             "clients": self.clients(),
+            "lead": None if self.lead is None or self.lead.over else self.lead.record(),
             "left": list(self.left),
             "leaving": self.leavers.records(),
             "work": work(self.scheduler),

@@ -1,0 +1,117 @@
+"""Two managers on one cluster do not fight: one leads, the other sees what there is and says who does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from contract import until
+from distributed import Client
+
+from cloudprovider import CloudError, ProcessCluster
+
+
+@pytest.fixture
+def options(tmp_path):
+    return {"progress": False, "directory": str(tmp_path)}
+
+
+@pytest.fixture
+def cluster(options):
+    with ProcessCluster(name="shared", n_workers=1, **options) as cluster:
+        cluster.wait_for_workers(1, timeout=60)
+        yield cluster
+
+
+@pytest.fixture
+def other(cluster, options):
+    with ProcessCluster.from_name("shared", shutdown_on_close=False, **options) as other:
+        yield other
+
+
+def test_second_manager_says_who_leads(cluster, other):
+    """Whoever does not lead is refused every decision with the name of who does, and may use the cluster."""
+    leader = rf"led by \S+ \(process {os.getpid()}\).*detach\(\) there"
+    with pytest.raises(CloudError, match=leader):
+        other.scale(2)
+    with pytest.raises(CloudError, match=leader):
+        other.adapt(minimum=0, maximum=2)
+    with pytest.raises(CloudError, match=leader):
+        other.sync(other.scale_down, list(other.workers))
+    with Client(other) as client:
+        assert 3 == client.submit(sum, [1, 2]).result(timeout=30)
+    cluster.scale(2)
+    cluster.wait_for_workers(2, timeout=60)
+
+
+def test_second_manager_follows(cluster, other):
+    """Whoever does not lead sees the machines that come and go, orders none, and replaces none."""
+    cluster.scale(2)
+    cluster.wait_for_workers(2, timeout=60)
+    other.sync(other._call, other.estate.follow)
+    assert set(cluster.workers) == set(other.workers)
+
+    cluster.scale(0)
+    other.sync(other._call, other.estate.follow)
+    assert {} == other.workers
+    assert 2 == len(other.fleet.ended)
+    assert 0 == other.fleet.target
+
+
+def test_lead_goes_with_who_leaves(cluster, other):
+    """When the first manager lets go, the second leads at its next decision, with what there is by then."""
+    cluster.scale(2)
+    cluster.wait_for_workers(2, timeout=60)
+    cluster.detach()
+
+    def scaled():
+        try:
+            other.scale(3)
+        except CloudError:
+            return False
+        return True
+
+    until(scaled, 10, "the second manager leads")
+    other.wait_for_workers(3, timeout=60)
+    assert 3 == len(other.workers)
+    assert any("led from here now" in event.message for event in other.events)
+    other.shutdown_on_close = True
+
+
+LEADER = """
+    import sys, time
+    from cloudprovider import ProcessCluster
+
+    cluster = ProcessCluster(name="shared", n_workers=1, progress=False, directory=sys.argv[1])
+    print("leads", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_lead_of_a_killed_process_is_free_at_once(options):
+    """A manager that was killed leads no more: nobody waits for its lease."""
+    command = [sys.executable, "-c", textwrap.dedent(LEADER), options["directory"]]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as leader:
+        try:
+            assert "leads\n" == leader.stdout.readline()
+            with ProcessCluster.from_name("shared", **options) as cluster:
+                with pytest.raises(CloudError, match=rf"process {leader.pid}"):
+                    cluster.scale(2)
+                leader.send_signal(signal.SIGKILL)
+                leader.wait()
+
+                def scaled():
+                    try:
+                        cluster.scale(2)
+                    except CloudError:
+                        return False
+                    return True
+
+                until(scaled, 20, "the lead is free")
+                cluster.wait_for_workers(2, timeout=60)
+        finally:
+            leader.kill()
