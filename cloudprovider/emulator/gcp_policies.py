@@ -147,7 +147,8 @@ def canonical(resource: str) -> str:
 def _chain(resource: str) -> Iterator[str]:
     """A resource and what is above it, up to its project."""
     parts = canonical(resource).split("/")
-    for end in range(len(parts), 1, -2):
+    # What is global has a part more: projects/P/global/networks/N.
+    for end in sorted({len(parts), *range(2, len(parts), 2)}, reverse=True):
         yield "/".join(parts[:end])
 
 
