@@ -193,19 +193,19 @@ def insert_request(name: str, pool: tuple[str, str], properties: Mapping[str, An
 
 def bulk_request(
     machines: Sequence[str],
-    types: Sequence[str],
+    kind: str,
     zones: Sequence[str],
     properties: Mapping[str, Any],
     there: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The bulkInsert that starts up to 1,000 machines: in a zone, or in any of several with any of several types.
+    """The bulkInsert that starts up to 1,000 machines of a type: in a zone, or wherever in a region there is room.
 
     Parameters
     ----------
     machines
         What they are called: as many as there are to be. Some are better than none.
-    types, zones
-        In order of preference.
+    kind, zones
+        The machine type, and where it may be.
     properties
         What `properties` makes.
     there
@@ -215,21 +215,13 @@ def bulk_request(
         "count": len(machines),
         "min_count": 1,
         "per_instance_properties": {name: {} for name in machines},
-        "instance_properties": {**properties, "machine_type": types[0]},
+        "instance_properties": {**properties, "machine_type": kind},
     }
-    if len(zones) == len(types) == 1:
+    if len(zones) == 1:
         return {"zone": zones[0], "bulk_insert_instance_resource_resource": resource}
     preference = {zone: "ALLOW" if zone in zones else "DENY" for zone in (*there, *zones)}
-    resource["location_policy"] = {
-        "locations": {f"zones/{zone}": {"preference": word} for zone, word in preference.items()},
-        "target_shape": "ANY",
-    }
-    if len(types) > 1:
-        selections = {
-            f"choice-{rank}": {"machine_types": [name], "rank": rank} for rank, name in enumerate(types)
-        }
-        resource["instance_flexibility_policy"] = {"instance_selections": selections}
-        del resource["instance_properties"]["machine_type"]
+    locations = {f"zones/{zone}": {"preference": word} for zone, word in preference.items()}
+    resource["location_policy"] = {"locations": locations, "target_shape": "ANY"}
     return {"bulk_insert_instance_resource_resource": resource}
 
 

@@ -142,17 +142,18 @@ class GCEProvider(Provider):
         return self._made.boots[role]
 
     def create(self, boot: Boot, count: int) -> Created:
-        """Order `count` machines, in the first market, zone and type that have them."""
+        """Order `count` machines, in the first market, type and zone that have them."""
         if boot.role == "scheduler":
             return self._create_schedulers(boot, count)
         made: list[Machine] = []
         refused: CloudError | None = None
         for market in self.config.markets(boot.role):
-            if len(made) < count:
-                some, refused = self._order(boot, count - len(made), market)
-                made += some
-            if not isinstance(refused, (CapacityError, QuotaError)):
-                break
+            for kind in self._made.kinds[boot.role].types:
+                if len(made) < count:
+                    some, refused = self._order(boot, count - len(made), kind, market)
+                    made += some
+                if not isinstance(refused, (CapacityError, QuotaError)):
+                    break
         if refused is None or len(made) >= count:
             return Created(machines=tuple(made))
         if isinstance(refused, CapacityError) and self.config.markets(boot.role) == ("spot",):
@@ -338,7 +339,7 @@ class GCEProvider(Provider):
         """Start a machine in a zone, and look at it until the zone has found room for it or has none."""
         plan = self._made
         operation = self._patiently(
-            partial(self.gcp.change, "instances", "insert", **request), plan.landing.fresh
+            partial(self.gcp.change, "instances", "insert", **request), fresh=plan.landing.fresh
         )
         deadline, pause = time.monotonic() + ONE_S, LOOK_S
         while True:
@@ -358,7 +359,7 @@ class GCEProvider(Provider):
         rule, self._rule = self._rule, None
         self.gcp.done(rule, fine=["RESOURCE_ALREADY_EXISTS"])
 
-    def _patiently(self, call: Callable[[], Any], fresh: bool) -> Any:  # noqa: FBT001  (a fact)
+    def _patiently(self, call: Callable[[], Any], *, fresh: bool) -> Any:
         """Make a call, and again while a service account that was just made is not known everywhere yet."""
         deadline = time.monotonic() + (land.ACCOUNT_S if fresh else 0.0)
         while True:
@@ -379,13 +380,15 @@ class GCEProvider(Provider):
 
     # -- workers -----------------------------------------------------------------------------------------
 
-    def _order(self, boot: Boot, count: int, market: str) -> tuple[Sequence[Machine], CloudError | None]:
-        """Order on one market, 1,000 a call; stop at the first refusal."""
+    def _order(
+        self, boot: Boot, count: int, kind: str, market: str
+    ) -> tuple[Sequence[Machine], CloudError | None]:
+        """Order of one type on one market, 1,000 a call; stop at the first refusal."""
         made: list[Machine] = []
         while len(made) < count:
-            size = min(MAX_CREATE, count - len(made))
+            machines = names.machine_names(self.identity.name, boot.role, min(MAX_CREATE, count - len(made)))
             try:
-                some, refused = self._bulk(boot, size, market)
+                some, refused = self._bulk(boot, machines, kind, market)
             except CloudError as error:
                 some, refused = [], error
             made += some
@@ -393,44 +396,46 @@ class GCEProvider(Provider):
                 return made, refused
         return made, None
 
-    def _bulk(self, boot: Boot, count: int, market: str) -> tuple[Sequence[Machine], CloudError | None]:
+    def _bulk(
+        self, boot: Boot, machines: Sequence[str], kind: str, market: str
+    ) -> tuple[Sequence[Machine], CloudError | None]:
         """One bulkInsert: the machines that it made, and why they are fewer than asked for."""
-        plan, kind = self._made, self._made.kinds[boot.role]
-        zones = self._zones(boot.role)
-        machines = names.machine_names(self.identity.name, boot.role, count)
-        request = wire.bulk_request(
-            machines, kind.types, zones, self._properties(boot, market), plan.landing.zones
+        plan, zones = self._made, self._zones(boot.role, kind)
+        if not zones:
+            return [], CapacityError(f"{kind} is not in the scheduler's zone; zones= names others.")
+        properties = self._properties(boot, market)
+        request = wire.bulk_request(machines, kind, zones, properties, plan.landing.zones)
+        client, where = (
+            ("instances", {}) if "zone" in request else ("region_instances", {"region": self.gcp.region})
         )
-        client = "instances" if "zone" in request else "region_instances"
-        where = {} if "zone" in request else {"region": self.gcp.region}
-        began = self.gcp.now()
-        call = partial(self.gcp.change, client, "bulk_insert", **where, **request)
-        operation = self.gcp.ended(self._patiently(call, plan.landing.fresh), MANY_S)
-        failed = bool(operation.error.errors)
-        created = sum(
-            one.created_vm_count
-            for one in operation.instances_bulk_insert_operation_metadata.per_location_status.values()
-        )
-        if not failed and created == count and "zone" in request:
-            ordered = [self._ordered(name, boot, market, zones[0], kind.types[0], began) for name in machines]
+        now = self.gcp.now()
+        order = partial(self.gcp.change, client, "bulk_insert", **where, **request)
+        operation = self.gcp.ended(self._patiently(order, fresh=plan.landing.fresh), MANY_S)
+        told = operation.instances_bulk_insert_operation_metadata.per_location_status.values()
+        whole = not operation.error.errors and sum(one.created_vm_count for one in told) == len(machines)
+        if whole and "zone" in request:
+            ordered = [self._ordered(name, boot, (kind, zones[0], market), now) for name in machines]
             self._watch.seen |= {machine.id: machine for machine in ordered}
             return ordered, None
         wanted = set(machines)
         found = [one for one in self.list(self.identity.name) if one.id in wanted]
-        if len(found) == count and not failed:
-            return found, None
-        return found, self._why(operation)
+        return found, None if len(found) == len(machines) else self._why(operation)
 
     def _why(self, operation: Any) -> CloudError:
-        """Why an order of many made fewer: its own errors, or those of the machines that it could not make."""
+        """Why an order of many made fewer: its own errors, or those of the inserts that it was made of."""
         if operation.error.errors:
             return self.gcp.failure(operation)
-        if operation.warnings:
-            first = operation.warnings[0]
-            return self.gcp.refusal("bulkInsert", str(first.code), str(first.message))
+        told = operation.instances_bulk_insert_operation_metadata.per_location_status
+        group = f'operationGroupId = "{operation.operation_group_id}"'
+        for place in sorted(told, key=lambda place: -told[place].failed_to_create_vm_count):
+            for one in self.gcp.items("zone_operations", zone=wire.last(place), filter=group):
+                if one.error.errors and one.operation_type == "insert":
+                    return self.gcp.failure(one)
         return CapacityError("it gave no reason for the rest. Try again later, or in other zones= or types.")
 
-    def _ordered(self, name: str, boot: Boot, market: str, zone: str, kind: str, now: float) -> Machine:
+    def _ordered(self, name: str, boot: Boot, pool: tuple[str, str, str], now: float) -> Machine:
+        """A machine that an order has made, which says no more of it."""
+        kind, zone, market = pool
         return Machine(
             id=name,
             role=boot.role,
@@ -444,12 +449,10 @@ class GCEProvider(Provider):
             expires=self.identity.expires,
         )
 
-    def _zones(self, role: str) -> Sequence[str]:
+    def _zones(self, role: str, kind: str) -> Sequence[str]:
         """Where workers may be: in the scheduler's zone, for traffic between zones is slower and costs."""
-        kind = self._made.kinds[role]
-        there = list(dict.fromkeys(zone for name in kind.types for zone in kind.zones[name]))
+        there = self._made.kinds[role].zones[kind]
         if len(listed(self.config.zones)) > 1:
             return there
-        scheduler = names.scheduler(self.identity.name)
-        zone = self._zone_of(scheduler)
-        return (zone,) if zone in there else there
+        zone = self._zone_of(names.scheduler(self.identity.name))
+        return tuple(one for one in there if zone in {one, None})

@@ -79,9 +79,9 @@ def insert(role="scheduler", **given):
     return checked(compute_v1.Instance, request["instance_resource"], "compute.instances.insert")
 
 
-def bulk(types=KIND.types, zones=ZONES[:2], count=3, **given):
+def bulk(kind="n2-standard-2", zones=ZONES[:2], count=3, **given):
     machines = _gce_names.machine_names("it", "worker", count)
-    request = wire.bulk_request(machines, types, zones, made(**given), ZONES)
+    request = wire.bulk_request(machines, kind, zones, made(**given), ZONES)
     resource = request["bulk_insert_instance_resource_resource"]
     method = "compute.instances.bulkInsert" if "zone" in request else "compute.regionInstances.bulkInsert"
     return checked(compute_v1.BulkInsertInstanceResource, resource, method), request
@@ -133,7 +133,7 @@ def test_what_is_zonal_is_named_with_its_zone_in_an_insert_only():
         gpu["acceleratorCount"],
         gpu["acceleratorType"],
     )
-    body, _ = bulk(types=GPUS.types, zones=ZONES[:1], plan=plan)
+    body, _ = bulk(kind=GPUS.types[0], zones=ZONES[:1], plan=plan)
     properties = body["instanceProperties"]
     assert "n1-standard-4" == properties["machineType"]
     assert "pd-balanced" == properties["disks"][0]["initializeParams"]["diskType"]
@@ -183,17 +183,17 @@ def test_workers_have_an_address_outside_only_where_they_need_it():
     assert not outside("scheduler", PLAN, public=False, tunnel=True)
 
 
-def test_one_type_in_one_zone_is_ordered_there():
-    """Where there is one type and zone, the order is zonal, with a name for each machine."""
-    body, request = bulk(types=KIND.types[:1], zones=ZONES[:1])
+def test_one_zone_is_ordered_there():
+    """Where there is one zone, the order is zonal, with a name for each machine."""
+    body, request = bulk(zones=ZONES[:1])
     assert ZONES[0] == request["zone"]
     assert ("3", "1", 3) == (body["count"], body["minCount"], len(body["perInstanceProperties"]))
     assert "locationPolicy" not in body
     assert "n2-standard-2" == body["instanceProperties"]["machineType"]
 
 
-def test_several_types_or_zones_are_ordered_in_the_region():
-    """The region's other zones are denied, and types come in their order."""
+def test_several_zones_are_ordered_in_the_region():
+    """Of several zones that has machines which has room for them, and the region's others are denied."""
     body, request = bulk()
     assert "zone" not in request
     preferences = {zone: said["preference"] for zone, said in body["locationPolicy"]["locations"].items()}
@@ -202,9 +202,7 @@ def test_several_types_or_zones_are_ordered_in_the_region():
         f"zones/{ZONES[1]}": "ALLOW",
         f"zones/{ZONES[2]}": "DENY",
     } == preferences
-    selections = body["instanceFlexibilityPolicy"]["instanceSelections"].values()
-    ranks = {one["machineTypes"][0]: int(one.get("rank", 0)) for one in selections}
-    assert ["n2-standard-2", "e2-standard-2"] == sorted(ranks, key=ranks.__getitem__)
+    assert "ANY" == body["locationPolicy"]["targetShape"]
 
 
 def test_further_fields_are_kept():
