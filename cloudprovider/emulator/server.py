@@ -138,7 +138,7 @@ class Server(ThreadingHTTPServer):
         if self.cloud is None or self.control is None:
             return 503, {}, b""
         route = urlsplit(path).path
-        if route.startswith("/v2/"):
+        if route == "/v2/" or "/manifests/" in route:
             found = self.control.registry(route)
             return (200 if found else 404), {"Content-Type": "application/json"}, found or b""
         if route.startswith("/_cloud/"):
