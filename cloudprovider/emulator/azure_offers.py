@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cloudprovider.emulator import azure_catalogue
@@ -43,6 +44,18 @@ NVIDIA = ("nvidia", "ngc_azure_17_11", "ngc-base-version-24_10_1_gen2")
 MARKETPLACE[NVIDIA] = ("x64", "V2", 64, NVIDIA[2])
 
 
+#: What is in an offer, where it is no plain Ubuntu.
+SYSTEMS = {"azure-linux-3": "azure-linux", "ubuntu-hpc": "ubuntu-hpc"}
+GALLERY = "Microsoft.Compute/galleries"
+#: Images of one's own: how the SDK calls each type's operations, and its list's.
+OWN = {
+    "Images": (IMAGE, ("List", "ListByResourceGroup")),
+    "Galleries": (GALLERY, ("List", "ListByResourceGroup")),
+    "GalleryImages": (f"{GALLERY}/images", ("ListByGallery",)),
+    "GalleryImageVersions": (f"{GALLERY}/images/versions", ("ListByGalleryImage",)),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Image:
     """What a machine boots from.
@@ -59,6 +72,8 @@ class Image:
         The name of the plan that must come with an order; empty without one.
     version
         The exact one, where `latest` was asked for.
+    system
+        The operating system in it, of `guest_systems.SYSTEMS`.
     """
 
     name: str
@@ -67,6 +82,7 @@ class Image:
     size_gib: int = 30
     plan: str = ""
     version: str = ""
+    system: str = "ubuntu"
 
 
 class Offers:
@@ -84,8 +100,11 @@ class Offers:
         yield "VirtualMachineImages.Get", self._image
         yield "VirtualMachineImages.List", self._versions
         yield "VirtualMachineImages.ListSkus", self._image_skus
-        yield "Images.Get", self._own_image
-        yield "Images.CreateOrUpdate", self._add_image
+        for name, (type, lists) in OWN.items():
+            yield f"{name}.Get", self._own
+            yield f"{name}.CreateOrUpdate", partial(self._add, type)
+            for one in lists:
+                yield f"{name}.{one}", partial(self._own_list, type)
 
     # -- sizes ---------------------------------------------------------------------------------------
 
@@ -133,12 +152,12 @@ class Offers:
 
     def _image(self, request: Request) -> Reply:
         where = [request.names[key] for key in ("publisher_name", "offer", "skus", "version")]
-        image = self.marketplace(where)
+        image = self._published(where)
         location = check_location(request.names["location"])
         own: dict[str, Any] = {
             "hyperVGeneration": image.generation,
             "architecture": image.architecture,
-            "osDiskImage": {"operatingSystem": "Linux", "sizeInGb": image.size_gib},
+            "osDiskImage": {"operatingSystem": "Linux"},
             "dataDiskImages": [],
         }
         if image.plan:
@@ -150,10 +169,16 @@ class Offers:
         }
         return Reply(body={**body, "properties": own})
 
+    def _published(self, where: Sequence[str]) -> Image:
+        try:
+            return self.marketplace(where)
+        except AzureError as error:
+            raise AzureError(404, "NotFound", "Artifact: VMImage was not found.") from error
+
     def _versions(self, request: Request) -> Reply:
         where = [request.names[key] for key in ("publisher_name", "offer", "skus")]
         location = check_location(request.names["location"])
-        image = self.marketplace([*where, "latest"])
+        image = self._published([*where, "latest"])
         told = {"id": image_id(location, where, image.version), "name": image.version, "location": location}
         return Reply(body=[told])
 
@@ -168,16 +193,23 @@ class Offers:
         told = [{"id": image_id(location, one, ""), "name": one[2], "location": location} for one in found]
         return Reply(body=told)
 
-    def _own_image(self, request: Request) -> Reply:
-        found = self._store.get(request.path)
-        return Reply(body={"id": found.id, "name": found.name, "type": found.type, **found.document})
+    def _own(self, request: Request) -> Reply:
+        return Reply(body=told(self._store.get(request.path)))
 
-    def _add_image(self, request: Request) -> Reply:
-        id = resource_id(self._store.group(request.id.group).name, IMAGE, *request.id.names)
-        image = Resource(id=id, type=IMAGE, document=dict(request.body))
+    def _own_list(self, type: str, request: Request) -> Reply:
+        parent = request.path.rpartition("/")[0] if request.id.names else ""
+        found = self._store.of(type, request.id.group)
+        found = [one for one in found if one.id.lower().startswith(parent.lower())]
+        return Reply(body={"value": [told(one) for one in found]})
+
+    def _add(self, type: str, request: Request) -> Reply:
+        id = resource_id(self._store.group(request.id.group).name, type, *request.id.names)
+        if type.count("/") > 1:
+            self._store.get(id.rpartition("/")[0].rpartition("/")[0])
+        image = Resource(id=id, type=type, document=dict(request.body))
         image.properties["provisioningState"] = "Succeeded"
         self._store.add(image)
-        return Reply(body={"id": id, "name": image.name, "type": IMAGE, **image.document}, status=201)
+        return Reply(body=told(image), status=201)
 
     def marketplace(self, where: Sequence[str]) -> Image:
         """An image by publisher, offer, SKU and version; raises AzureError when there is none."""
@@ -198,18 +230,30 @@ class Offers:
             size_gib=size,
             plan=plan,
             version=VERSION,
+            system=SYSTEMS.get(found[1], "ubuntu"),
         )
 
     def image(self, reference: Mapping[str, Any]) -> Image:
         """The image that a document names; raises AzureError when there is none."""
         if id := reference.get("id"):
-            if found := self._store.find(id):
-                kind = found.properties.get("hyperVGeneration", "V2")
-                return Image(name=id, generation=kind)
-            text = f"The gallery image {id} is not available or does not exist."
-            raise AzureError(404, "GalleryImageNotFound" if "/galleries/" in id else "ImageNotFound", text)
+            return self._of_id(id)
         names = [str(reference.get(key, "")) for key in ("publisher", "offer", "sku", "version")]
         return self.marketplace(names)
+
+    def _of_id(self, id: str) -> Image:
+        """An image of one's own: a managed one, or one of a gallery, with or without a version."""
+        found = self._store.find(id)
+        if found is None:
+            text = f"The gallery image {id} is not available or does not exist."
+            raise AzureError(404, "GalleryImageNotFound" if "/galleries/" in id else "ImageNotFound", text)
+        definition = self._store.find(id.partition("/versions/")[0]) or found
+        own, plan = definition.properties, definition.properties.get("purchasePlan") or {}
+        return Image(
+            name=id,
+            architecture=own.get("architecture", "x64"),
+            generation=own.get("hyperVGeneration", "V1" if found.type == IMAGE else "V2"),
+            plan=plan.get("name", ""),
+        )
 
 
 LOCALIZED = {
@@ -225,6 +269,11 @@ def image_id(location: str, where: Sequence[str], version: str) -> str:
     start = f"/Subscriptions/{SUBSCRIPTION}/Providers/Microsoft.Compute/Locations/{location}"
     id = f"{start}/Publishers/{publisher}/ArtifactTypes/VMImage/Offers/{offer}/Skus/{sku}"
     return f"{id}/Versions/{version}" if version else id
+
+
+def told(image: Resource) -> dict[str, Any]:
+    """An image of one's own as the API tells it."""
+    return {"id": image.id, "name": image.name, "type": image.type, **image.document}
 
 
 def check_location(location: str) -> str:

@@ -27,11 +27,11 @@ GROUPS = {
     "azure.mgmt.compute": (
         *("VirtualMachines", "VirtualMachineScaleSets", "VirtualMachineScaleSetVMs", "ResourceSkus", "Usage"),
         *("Disks", "Images", "VirtualMachineImages", "GalleryImageVersions", "SharedGalleryImageVersions"),
-        *("CommunityGalleryImageVersions", "GalleryImages", "VirtualMachineSizes"),
+        *("CommunityGalleryImageVersions", "Galleries", "GalleryImages"),
     ),
     "azure.mgmt.network": (
         *("VirtualNetworks", "Subnets", "NetworkSecurityGroups", "SecurityRules", "NetworkInterfaces"),
-        *("PublicIPAddresses", "BastionHosts", "Usages", "NatGateways"),
+        *("PublicIPAddresses", "BastionHosts", "Usages", "NatGateways", "ApplicationSecurityGroups"),
     ),
     "azure.mgmt.resource.resources": ("ResourceGroups", "Providers", "Resources"),
 }
@@ -123,7 +123,8 @@ def check_answer(operation: Operation, reply: Reply) -> None:
     """Refuse to answer what the operation never answers: it would be an error of the emulator."""
     if operation.answered is None or reply.body is None:
         return
-    found = reply.body["value"] if operation.listed else [reply.body]
+    body = reply.body["value"] if operation.listed else reply.body
+    found = body if isinstance(body, list) else [body]
     for one in found[:3]:
         if wrong := next(problems(operation.answered, one, answer=True), None):
             name = f"{operation.service}:{operation.name}"

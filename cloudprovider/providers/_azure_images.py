@@ -29,6 +29,9 @@ DEFAULTS = {
     ("arm64", False): "MicrosoftCBLMariner:azure-linux-3:azure-linux-3-arm64:latest",
     ("x86_64", True): "microsoft-dsvm:ubuntu-hpc:2204:latest",
 }
+#: GiB of an OS disk: the marketplace does not say, and a machine whose disk is too small is refused with the size.
+# https://learn.microsoft.com/azure/virtual-machines/managed-disks-overview
+ROOT_GIB, LARGER = 30, {"microsoft-dsvm": 64}
 #: Ids of images of one's own, and of a gallery's, where the newest version is meant when none is named.
 IMAGE = re.compile(
     r"(/subscriptions/[^/]+)/resourceGroups/([^/]+)/providers/Microsoft\.Compute/images/([^/]+)",
@@ -143,7 +146,7 @@ def _got(azure: Azure, config: AzureVMConfig, region: str, text: str) -> Machine
     return MachineImage(
         reference={"publisher": publisher, "offer": offer, "sku": sku, "version": version},
         plan={key: facts["plan"][key] for key in PLAN} if facts.get("plan") else {},
-        root_size_gib=facts.get("osDiskImage", {}).get("sizeInGb") or 30,
+        root_size_gib=LARGER.get(publisher, ROOT_GIB),
         architecture=ARCHITECTURES.get(facts.get("architecture", "x64"), ""),
         generation=facts.get("hyperVGeneration", "V1"),
         name=f"{publisher}:{offer}:{sku}:{version}",
@@ -165,7 +168,7 @@ def _of_id(azure: Azure, id: str) -> MachineImage:
     return MachineImage(
         reference={"id": id},
         plan={},
-        root_size_gib=disk.get("diskSizeGB") or 30,
+        root_size_gib=disk.get("diskSizeGB") or ROOT_GIB,
         # Only images of galleries may be for ARM: https://learn.microsoft.com/azure/virtual-machines/shared-image-galleries
         architecture="x86_64",
         generation=facts.get("hyperVGeneration", "V1"),
@@ -187,7 +190,7 @@ def _of_gallery(azure: Azure, id: str) -> MachineImage:
     return MachineImage(
         reference={"id": newest["id"]},
         plan={key: plan[key] for key in PLAN} if plan else {},
-        root_size_gib=disk.get("sizeInGB") or 30,
+        root_size_gib=disk.get("sizeInGB") or ROOT_GIB,
         architecture=ARCHITECTURES.get(facts.get("architecture", "x64"), ""),
         generation=facts.get("hyperVGeneration", "V1"),
         name=f"{image['name']} {newest['name']}",
@@ -214,7 +217,7 @@ def _left_out(version: Mapping[str, Any]) -> bool:
 
 def _read(azure: Azure, id: str, version: str) -> dict[str, Any]:
     """A resource by its id, which may be of another subscription than ours; empty when it is not there."""
-    return azure.call("resources", "resources.get_by_id", id, version, fine=NOT_THERE)
+    return azure.call("resources", "resources.get_by_id", id, fine=NOT_THERE, api_version=version)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

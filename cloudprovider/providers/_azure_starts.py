@@ -73,6 +73,8 @@ def choose(azure: Azure, config: AzureVMConfig) -> tuple[dict[str, Choice], dict
         role: (choice.types[0].architecture, choice.types[0].gpus > 0) for role, choice in choices.items()
     }
     images = _azure_images.find_all(azure, config, set(wanted.values()))
+    for role, kind in wanted.items():
+        _azure_images.check_alike(choices[role], images[kind])
     return choices, {role: images[kind] for role, kind in wanted.items()}
 
 
