@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 from cloudprovider.emulator.guest_packages import COMMANDS, Packages, cos_extensions
-from cloudprovider.emulator.guest_systemd import Refused
+from cloudprovider.emulator.guest_systemd import ABOUT, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -144,19 +144,17 @@ def nvidia_smi(call: Call, gpus: int) -> int:
 def journalctl(call: Call, systemd: Systemd) -> int:
     """Show the journal, or a unit's part of it."""
     words = list(call.argv[1:])
-    wanted, last = None, len(systemd.journal)
+    shown, last = None, len(systemd.journal)
     for word, value in zip(words, [*words[1:], ""], strict=True):
         if word in {"-u", "--unit", "-xeu"}:
-            wanted = value
+            shown = {unit_name(value), ABOUT + unit_name(value)}
         elif word.startswith("--unit="):
-            wanted = word.partition("=")[2]
+            shown = {unit_name(word[7:]), ABOUT + unit_name(word[7:])}
+        elif word.startswith("_SYSTEMD_UNIT="):
+            shown = {word.partition("=")[2]}
         elif word in {"-n", "--lines"}:
             last = int(value)
-    lines = [
-        line
-        for unit, line in list(systemd.journal)
-        if wanted is None or unit in {wanted, f"{wanted}.service"}
-    ]
+    lines = [line for unit, line in list(systemd.journal) if shown is None or unit in shown]
     for line in lines[-last:] if last else []:
         call.say(line)
     return 0
@@ -337,7 +335,9 @@ class Systemctl:
             return 4
         state = self._systemd.state(name)
         call.say(f"{name}: {'masked, ' if self._systemd.masked(name) else ''}{state}")
-        for unit, line in [entry for entry in list(self._systemd.journal) if entry[0] == name][-10:]:
+        for unit, line in [
+            entry for entry in list(self._systemd.journal) if entry[0] in {name, ABOUT + name}
+        ][-10:]:
             call.say(f"{unit}: {line}")
         return 0 if state == "active" else INACTIVE
 

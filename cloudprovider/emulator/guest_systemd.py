@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cloudprovider.emulator.guest_disk import Disk
     from cloudprovider.emulator.guest_shell import Running, Shell
 
-__all__ = ["Refused", "Systemd"]
+__all__ = ["ABOUT", "Refused", "Systemd"]
 
 UNITS = "/etc/systemd/system"
 
@@ -43,6 +43,9 @@ STARTS, STARTS_WITHIN_S = 5, 10.0
 LEAST_INTERVAL_S = 5.0
 
 JOURNAL_LINES = 1000
+
+#: Begins the unit of a line in the journal that systemd itself has written about it.
+ABOUT = "systemd: "
 
 
 class Refused(Exception):  # noqa: N818  (systemd's answer, not a failure of ours)
@@ -453,7 +456,7 @@ class Systemd:
 
     def say_of(self, unit: Unit, text: str) -> None:
         """What systemd notes of a unit."""
-        self.journal.append((unit.name, text))
+        self.journal.append((f"{ABOUT}{unit.name}", text))
         self._console(f"systemd[1]: {text}")
 
     def start_command(self, unit: Unit, command: Exec, environ: Mapping[str, str]) -> Running:

@@ -12,6 +12,8 @@ Operations that it adds to the Scheduler's, for managers and machines (`await sc
     End the cluster: workers first, then the scheduler. Returns at once.
 `cloud_forget(name=...)`
     The cloud says that this machine is gone: its tasks are computed again without waiting for a time-out.
+`cloud_futures()`
+    How many results go with the clients that are connected, because nothing else wants them.
 `cloud_hear(machine=...)`
     A worker's machine asks for a sign of life, and which workers of its own are known.
 `cloud_leave(machine=..., reason=...)`
@@ -98,6 +100,7 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
         scheduler.handlers.update(
             cloud_end=self.cloud_end,
             cloud_forget=self.cloud_forget,
+            cloud_futures=self.cloud_futures,
             cloud_hear=self.cloud_hear,
             cloud_leave=self.cloud_leave,
             cloud_leaving=self.cloud_leaving,
@@ -135,6 +138,12 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
                 address, stimulus_id=f"cloud-forget-{time.time()}", expected=True, close=False
             )
         return gone
+
+    async def cloud_futures(self) -> int:
+        """How many results nothing but connected people's clients want."""
+        people = {self.scheduler.clients[client] for client in self.clients()}
+        wanted = {task for client in people for task in client.wants_what}
+        return sum(task.who_wants <= people for task in wanted)
 
     async def cloud_hear(self, machine: str) -> dict[str, Any]:
         """What this scheduler knows of a worker's machine."""

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from email.message import Message
 
+    T = TypeVar("T")
+
 __all__ = ["Again", "Answer", "again", "ask", "patiently"]
 
 #: How long a question may take, and the longest pause between two.
 TIMEOUT_S, PAUSE_S = 10.0, 10.0
 TOO_MANY, BROKEN, WORST = 429, 500, 600
-
-T = TypeVar("T")
 
 
 class Again(Exception):  # noqa: N818  (no error yet)
