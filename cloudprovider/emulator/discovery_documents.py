@@ -154,6 +154,8 @@ class Document:
         for method in self.methods.values():
             segments = method.path.split("/")
             self._by_shape.setdefault((method.http, len(segments)), []).append((segments, method))
+        for known in self._by_shape.values():
+            known.sort(key=lambda one: one[1].path.count("{"))  # what is named goes before what varies
 
     def _methods(self, resource: Mapping[str, Any]) -> Iterator[Method]:
         for one in resource.get("methods", {}).values():

@@ -32,6 +32,9 @@ CONTENDED = (
 
 Binding = dict[str, Any]
 
+#: What a resource has on whose policy nobody has set anything.
+EMPTY: dict[str, Any] = {"version": 1, "etag": "ACAB", "bindings": []}
+
 
 class Policies:
     """The policies of one project's resources; thread-safe.
@@ -58,7 +61,7 @@ class Policies:
 
         https://cloud.google.com/iam/docs/policies#specify-version-get
         """
-        policy = self._policies.get(resource) or _policy([], 1)
+        policy = self._policies.get(resource, EMPTY)
         if version >= WITH_CONDITIONS:
             return (
                 json.loads(json.dumps(policy))
@@ -72,7 +75,7 @@ class Policies:
         """Replace the policy of a resource, unless somebody has since it was read."""
         version, bindings = given.get("version", 0), _merged(given.get("bindings") or [])
         with self._account.lock:
-            was = self._policies.get(resource) or _policy([], 1)
+            was = self._policies.get(resource, EMPTY)
             if given.get("etag") and given["etag"] != was["etag"]:
                 raise GCPError(409, CONTENDED, code="ABORTED", reason="aborted")
             self._check(bindings, version, was)
