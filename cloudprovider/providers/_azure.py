@@ -35,8 +35,9 @@ CLIENTS = {
 }
 #: Where a cloud says where its services are; the same that Terraform's azurerm asks.
 METADATA = "/metadata/endpoints?api-version=2022-09-01"
-#: Seconds between two looks at an operation that says nothing of its own; the SDK's default is 30.
-POLL_S = 1.5
+#: Seconds between the first two looks, and between any two, at an operation that does not say when to look again; the
+#: SDK's default is 30.
+FIRST_POLL_S, POLL_S = 0.2, 1.5
 #: Seconds by which two clocks may seem to differ that are the same: an answer's date has whole ones.
 SAME_CLOCK_S = 5.0
 NO_CONTENT = 204
@@ -362,7 +363,7 @@ def _watched() -> Any:
 
     class Watched(ARMPolling):  # type: ignore[misc,type-arg]  # (the SDK's classes are imported lazily)
         def __init__(self) -> None:
-            super().__init__(timeout=POLL_S)
+            super().__init__(timeout=FIRST_POLL_S)
 
         def finished(self) -> bool:
             return True  # so that the SDK starts no thread
@@ -381,6 +382,7 @@ def _watched() -> Any:
 
         def look(self) -> None:
             self.update_status()
+            self._timeout = min(2 * self._timeout, POLL_S)
             if self.status().lower() in {"failed", "canceled"}:
                 raise HttpResponseError(
                     response=self._pipeline_response.http_response, error_format=ARMErrorFormat
