@@ -481,13 +481,31 @@ class CloudCluster(ScalingCluster):
     def detach(self) -> str:
         """Let go of the cluster and leave it running, to its leases; `from_name` finds it again.
 
+        A `CloudWarning` says how many results only futures hold: those go with their client. What was published,
+        or given to `fire_and_forget`, stays.
+
         Returns
         -------
         str
-            The name to find it by.
+            The name to find it by; to be awaited where the cluster is asynchronous.
         """
         self.shutdown_on_close = False
-        self.close()
+        name = self.sync(self._detach)
+        if not self.asynchronous:
+            self._loop_runner.stop()
+        return name  # type: ignore[no-any-return]
+
+    async def _detach(self) -> str:
+        if self.sees:
+            with suppress(OSError):
+                if held := await self.scheduler_comm.cloud_futures():
+                    warnings.warn(
+                        f"{held} results of {self._where} are held by futures alone, and go when their client ends. "
+                        "client.publish_dataset() keeps results, and fire_and_forget() work, for whoever comes next.",
+                        CloudWarning,
+                        stacklevel=2,
+                    )
+        await self._close()
         return str(self.name)
 
     def close(self, timeout: float | None = None) -> Any:

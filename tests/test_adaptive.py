@@ -16,7 +16,7 @@ from doubles import MemoryProvider
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudprovider import ConfigError, FargateCluster, ProcessCluster
+from cloudprovider import CloudWarning, ConfigError, FargateCluster, ProcessCluster
 from cloudprovider.adapt import CloudAdaptive
 from cloudprovider.adaptive import Decision, Experience, Known, Rules, Situation, Work, decide, paid_until
 from cloudprovider.bill import Rate
@@ -546,7 +546,8 @@ def test_refused_lost_and_found_again(tmp_path):
         cluster.provider.delete([min(cluster.fleet.machines)])
         wait(futures, timeout=60)
         assert refused <= len(cluster.events.of(Phase.refused)) <= 8
-        cluster.detach()
+        with pytest.warns(CloudWarning, match="60 results"):
+            cluster.detach()
     with ProcessCluster.from_name("found", **options) as again, Client(again) as client:
         again.adapt(minimum=0, maximum=2, **how)
         assert 7 == client.submit(sleeper(), 7, pure=False).result(timeout=30)

@@ -12,7 +12,7 @@ import pytest
 from contract import until
 from distributed import Client
 
-from cloudprovider import CloudError, ProcessCluster
+from cloudprovider import CloudError, CloudWarning, ProcessCluster
 
 
 @pytest.fixture
@@ -115,3 +115,25 @@ def test_lead_of_a_killed_process_is_free_at_once(options):
                 cluster.wait_for_workers(2, timeout=60)
         finally:
             leader.kill()
+
+
+def test_detach_says_what_goes_with_its_client(options):
+    """Detaching warns of results that only futures hold, and a second client finds what was published."""
+    cluster = ProcessCluster(name="left", n_workers=1, **options)
+    with Client(cluster) as client:
+        futures = client.map(lambda x: x + 1, range(5))
+        client.publish_dataset(total=client.submit(sum, futures))
+        client.gather(futures)
+        with pytest.warns(CloudWarning, match="5 results .* held by futures alone"):
+            assert "left" == cluster.detach()
+    with ProcessCluster.from_name("left", **options) as again, Client(again) as client:
+        assert 15 == client.get_dataset("total").result(timeout=30)
+        del futures
+
+
+async def test_detach_of_an_asynchronous_cluster(options):
+    """`await cluster.detach()` gives the name, and leaves the cluster running."""
+    cluster = await ProcessCluster(name="later", asynchronous=True, **options)
+    assert "later" == await cluster.detach()
+    async with ProcessCluster.from_name("later", asynchronous=True, **options) as again:
+        assert "later" == again.name
