@@ -58,6 +58,8 @@ class Account:
     spot: ClassVar[bool] = True
     #: What can be refused: the fault with its figures, the error, and what that says.
     refusals: ClassVar[tuple[tuple[str, dict[str, Any], type[CloudError], str], ...]] = ()
+    #: Options of a cluster that is closed while its machines boot.
+    hasty: ClassVar[dict[str, Any]] = {}
     #: What Python's audit events call a call that can change something.
     events: ClassVar[tuple[str, ...]] = ("http.client.send",)
 
@@ -205,6 +207,8 @@ class Fargate(AWS):
         ("expired-credentials", {}, CredentialsError, "expired"),
     )
     ecs_cluster = "dask"
+    # A container's first process does not hear a SIGTERM that comes before it listens: it is then killed.
+    hasty: ClassVar = {"task_definition_args": {"containerDefinitions": [{"stopTimeout": 5}]}}
 
     def shown(self, cluster: Any) -> str:
         ecs = boto3.client("ecs")
