@@ -8,18 +8,26 @@ import gzip
 import importlib.util
 import json
 import os
-import shutil
-import subprocess
 import sys
 import time
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 import yaml
 from cloudruntime.boot import Boot
 from hypothesis import given
 from hypothesis import strategies as st
+from user_data import (
+    OWN_CONFIG,
+    SCRIPT,
+    Host,
+    as_cloud_init_reads,
+    needs_cloud_init,
+    needs_systemd,
+    schema_of,
+    units_of,
+    written,
+)
 
 from cloudprovider.errors import ConfigError
 from cloudprovider.images import default_image
@@ -42,14 +50,7 @@ ENVIRONMENT = {
     "PYTHONPATH": "/opt/our/packages:/opt/more",
     "TZ": "Europe/Berlin",
 }
-SCRIPT = "#!/bin/sh\necho mine\n"
-OWN_CONFIG = (
-    "#cloud-config\nruncmd:\n  - [echo, mine]\nwrite_files:\n  - path: /etc/mine\n    content: mine\n"
-)
 LOCK = f"distributed=={metadata.version('distributed')}\n"
-needs_cloud_init = pytest.mark.skipif(
-    shutil.which("cloud-init") is None, reason="Debian's package cloud-init is not installed"
-)
 
 
 def boot_for(role, image=CARRIES, **options):
@@ -73,14 +74,7 @@ def document(data):
 
 
 def files(data):
-    """The files that cloud-init writes, as it writes them."""
-    found = {}
-    for file in document(data)["write_files"]:
-        content = file["content"].encode()
-        if "b64" in file.get("encoding", ""):
-            content = base64.b64decode(content)
-        found[file["path"]] = gzip.decompress(content) if "gz" in file.get("encoding", "") else content
-    return found
+    return written(document(data))
 
 
 @pytest.mark.parametrize("role", ["worker", "scheduler"])
@@ -170,39 +164,6 @@ def test_its_log_goes_to_a_stream_of_its_own():
 
 
 # -- the user's own -------------------------------------------------------------------------------------
-
-
-MERGED = """
-import json, sys, tempfile
-from cloudinit import handlers, helpers, user_data, util
-from cloudinit.handlers.cloud_config import CloudConfigPartHandler
-folder = tempfile.mkdtemp()
-paths = helpers.Paths({"cloud_dir": folder, "run_dir": folder})
-whole = user_data.UserDataProcessor(paths).process(sys.stdin.buffer.read())
-handler = CloudConfigPartHandler(paths)
-handler.handle_part(None, handlers.CONTENT_START, None, None, None, None)
-kinds = []
-for part in whole.walk():
-    if part.get_content_maintype() == "multipart":
-        continue
-    kinds.append(part.get_content_type())
-    if kinds[-1] == "text/cloud-config":
-        text = util.fully_decoded_payload(part)
-        handler.handle_part(None, kinds[-1], "part", text, None, part)
-print(json.dumps([kinds, handler.cloud_buf]))
-"""
-
-
-def as_cloud_init_reads(data):
-    """The kinds of its parts, and the configuration they come to."""
-    done = subprocess.run(
-        ["/usr/bin/python3", "-c", MERGED],
-        input=data,
-        capture_output=True,
-        check=True,
-        env={"HOME": "/nowhere"},
-    )
-    return json.loads(done.stdout)
 
 
 MIME = """\
@@ -326,72 +287,25 @@ VARIANTS += [
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_cloud_init_s_schema_allows_it(variant, tmp_path):
     """Every variant, the user's own merged in, is what cloud-init's own check calls valid."""
-    path = tmp_path / "user-data"
     _, config = as_cloud_init_reads(made(**variant))
-    path.write_text(f"#cloud-config\n{yaml.safe_dump(config)}")
-    done = subprocess.run(
-        ["cloud-init", "schema", "--config-file", path], capture_output=True, text=True, check=False
-    )
 
-    assert f"Valid cloud-config: {path}" == done.stdout.strip(), done.stdout + done.stderr
+    assert "" == schema_of(config, tmp_path)
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+@needs_systemd
 @pytest.mark.parametrize("uv", [False, pytest.param(True, marks=needs_cloud_init)])
 def test_systemd_reads_the_units(tmp_path, uv):
     """Each setting of theirs is known to systemd; what they start need not be installed here."""
-    units = []
     _, whole = (
         as_cloud_init_reads(made("worker", "", boot="uv", lock=LOCK)) if uv else ([], document(made(gpus=1)))
     )
-    for file in whole["write_files"]:
-        if file["path"].startswith("/etc/systemd/system/"):
-            path = tmp_path / Path(file["path"]).relative_to("/etc/systemd/system")
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(file["content"])
-            units += [path] if path.parent == tmp_path else []
-    done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True, check=False
-    )
-    ours = [
-        line
-        for line in (done.stdout + done.stderr).splitlines()
-        if "dask-cloud" in line and "docker" not in line and "is not executable" not in line
-    ]
+    units, wrong = units_of(whole, tmp_path)
 
-    assert 3 == len(units)
-    assert [] == ours
+    assert ["dask-cloud-lease.service", "dask-cloud-lease.timer", "dask-cloud.service"] == sorted(units)
+    assert [] == wrong
 
 
 # -- its scripts, as they run ---------------------------------------------------------------------------
-
-
-class Host:
-    """Runs a script of user data with a folder for `/`, and notes which of the host's commands it calls."""
-
-    def __init__(self, root, **options):
-        self.root = root
-        self.files = files(made(**options))
-        self.bin = root / "bin"
-        for folder in ("bin", "run/dask-cloud", "var/lib", "dev/disk/by-id"):
-            (root / folder).mkdir(parents=True)
-
-    def command(self, name, code="exit 0"):
-        (self.bin / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {self.root}/calls\n{code}\n')
-        (self.bin / name).chmod(0o755)
-
-    def run(self, path):
-        text = self.files[path].decode()
-        for folder in ("run/dask-cloud", "var/lib/dask-cloud", "dev"):
-            text = text.replace(f"/{folder}", f"{self.root}/{folder}")
-        environ = {"PATH": f"{self.bin}:{os.environ['PATH']}"}
-        return subprocess.run(["sh", "-c", text], env=environ, capture_output=True, text=True, check=False)
-
-    @property
-    def calls(self):
-        path = self.root / "calls"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [line.replace(str(self.root), "") for line in lines]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a machine's scripts are for GNU's tools")
@@ -404,7 +318,7 @@ class TestLease:
     )
     def test_it_ends_the_machine(self, tmp_path, monkeypatch, age_s, expires, ends):
         """A lease that nobody has renewed for its length ends the machine, and so does the hard end."""
-        host = Host(tmp_path)
+        host = Host(tmp_path, files(made()))
         host.command("shutdown")
         lease = tmp_path / "run/dask-cloud/lease"
         lease.touch()
@@ -418,7 +332,7 @@ class TestLease:
 
     def test_no_lease_ends_the_machine(self, tmp_path):
         """After a reboot the lease is gone with the memory it was in, and what ran does not come back."""
-        host = Host(tmp_path)
+        host = Host(tmp_path, files(made()))
         host.command("shutdown")
         host.run("/etc/dask-cloud-lease")
 
@@ -451,7 +365,7 @@ class TestLease:
 )
 def test_local_disks_become_scratch(tmp_path, count, mdadm, calls):
     """Instance store disks, each named twice, are striped, formatted and mounted; without any there is a folder."""
-    host = Host(tmp_path)
+    host = Host(tmp_path, files(made()))
     host.command("mkfs.xfs")
     host.command("mount")
     host.command("mdadm", "exit 0" if mdadm else "exit 1")
