@@ -84,10 +84,19 @@ class Vaults:
         Whether there is such a resource group.
     doors
         Through which their secrets are reached.
+    forget
+        Removes the role assignments on a vault that is deleted; they do not come back with it.
+        https://learn.microsoft.com/azure/key-vault/general/soft-delete-overview#key-vault-recovery
     """
 
-    def __init__(self, clock: Callable[[], float], has_group: Callable[[str], bool], doors: Doors) -> None:
-        self._clock, self._has_group, self._doors = clock, has_group, doors
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        has_group: Callable[[str], bool],
+        doors: Doors,
+        forget: Callable[[str], None],
+    ) -> None:
+        self._clock, self._has_group, self._doors, self._forget = clock, has_group, doors, forget
         self._vaults: dict[str, Vault] = {}
 
     def handler(self, request: Request) -> Callable[[Request], tuple[int, Any]] | None:
@@ -282,6 +291,7 @@ class Vaults:
     def _let_go(self, one: Vault) -> None:
         one.deleted = self._clock()
         self._doors.close(one.settings["vaultUri"].rstrip("/"))
+        self._forget(one.id)
 
     def _kept(self, request: Request) -> Vault:
         location, name = request.id.names

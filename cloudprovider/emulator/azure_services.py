@@ -75,7 +75,7 @@ class AzureServices:
         self.identities = Identities(self.directory, self._has_group)
         self.roles = Roles(account, self.directory, self.require)
         self._doors = Doors(account, identity().context, self._at_door)
-        self.vaults = Vaults(lambda: self.directory.now, self._has_group, self._doors)
+        self.vaults = Vaults(lambda: self.directory.now, self._has_group, self._doors, self.roles.forget)
 
     def _has_group(self, name: str) -> bool:
         return self.has_group(name)
