@@ -183,6 +183,7 @@ class InstanceLife:
         instance.enter("STOPPING")
         instance.reason = why
         self._account.ledger.stop(instance.id, time.time(), instance.type)
+        force = force or bool(instance.scheduling.get("skipGuestOsShutdown"))
         self._power.off(instance, force=force, timeout_s=SHUTDOWN_S[instance.market])
 
     def _finish(self, instance: LiveInstance) -> None:
