@@ -132,7 +132,12 @@ class Groups:
         name = request.names.get("resource_group_name", "")
         if name:
             self._store.group(name)
-        found = [one for one in self._store.all() if name.lower() in ("", one.group.lower())]
+        beside = self._services.resources()
+        every = [
+            *self._store.all(),
+            *(Resource(id=one["id"], type=one["type"], document=one) for one in beside),
+        ]
+        found = [one for one in every if name.lower() in ("", one.group.lower())]
         if wanted := request.query.get("$filter"):
             found = [one for one in found if tagged(one, wanted)]
         kept = ("location", "tags", "zones", "sku")

@@ -145,7 +145,7 @@ class GCP:
         faults = self.account.faults
         if faults.hit("expired-credentials", request):
             raise GCPError(401, "Request had invalid authentication credentials. Expected OAuth 2 access token, login cookie or other valid authentication credential.", reason="authError")  # fmt: skip
-        if faults.hit("denied", request):
+        if request.service == "compute" and faults.hit("denied", request):  # the others name what is denied
             raise _denied(request)
         if faults.hit("throttle", request):
             raise _too_many(request)

@@ -119,12 +119,13 @@ class GCPServices:
 
     def require(self, request: Request, permission: str, resource: str, *, type: str = "") -> None:
         """Raise GCPError unless who makes the call may do this on a resource."""
-        if why := self.may(self.principal(request), permission, resource, type=type):
-            detail = _info(
-                "IAM_PERMISSION_DENIED",
-                f"{request.service}.googleapis.com",
-                {"permission": permission, "resource": resource},
-            )
+        who = self.principal(request)
+        why = self.may(who, permission, resource, type=type)
+        if request.service != "compute" and self._account.faults.hit("denied", request):
+            why = _refusal(permission, resource)
+        if why:
+            metadata = {"permission": permission, "resource": resource}
+            detail = _info("IAM_PERMISSION_DENIED", f"{request.service}.googleapis.com", metadata)
             raise GCPError(403, why, reason="forbidden", details=[detail])
 
     def may(self, principal: Principal, permission: str, resource: str, *, type: str = "") -> str:
@@ -142,18 +143,16 @@ class GCPServices:
             As conditions see it, such as `compute.googleapis.com/Instance`; empty when the resource has no
             attributes for conditions.
         """
-        service = permission.partition(".")[0].replace("resourcemanager", "cloudresourcemanager")
         attributes = {}
         if not type and resource.count("/") == 1:
             type = "cloudresourcemanager.googleapis.com/Project"
         if type:
             attributes = {"resource.type": type, "resource.service": type.partition("/")[0]}
-            attributes["resource.name"] = _seen(resource, service)
+            attributes["resource.name"] = _seen(resource, type)
         mine = f"{canonical(resource)}/".startswith(f"projects/{PROJECT}/")
         if mine and self.iam.policies.allows(principal.member, permission, resource, attributes):
             return ""
-        text = REFUSALS.get(service, REFUSALS[""])
-        return text.format(permission=permission, resource=resource, service=service)
+        return _refusal(permission, resource)
 
     def leftovers(self) -> list[str]:
         """What somebody has made and not removed, one line each: secrets, and bindings that speak of a cluster.
@@ -247,15 +246,19 @@ class GCPServices:
         return self._operations[name]
 
 
-def _seen(resource: str, service: str) -> str:
+def _refusal(permission: str, resource: str) -> str:
+    service = permission.partition(".")[0].replace("resourcemanager", "cloudresourcemanager")
+    text = REFUSALS.get(service, REFUSALS[""])
+    return text.format(permission=permission, resource=resource, service=service)
+
+
+def _seen(resource: str, type: str) -> str:
     """A resource's name as conditions see it: with the project's number in Secret Manager's.
 
     https://cloud.google.com/iam/docs/conditions-resource-attributes#resource-name
     """
-    name = canonical(resource)
-    return (
-        name.replace(f"projects/{PROJECT}", f"projects/{NUMBER}", 1) if service == "secretmanager" else name
-    )
+    name, numbered = canonical(resource), type.startswith("secretmanager.")
+    return name.replace(f"projects/{PROJECT}", f"projects/{NUMBER}", 1) if numbered else name
 
 
 def _info(reason: str, domain: str, metadata: dict[str, str]) -> dict[str, Any]:

@@ -457,6 +457,20 @@ def test_account_ids_are_checked(person):
     assert f"dask-one@{PROJECT}.iam.gserviceaccount.com" in emails
 
 
+def test_denied_call_names_what_is_missing(cloud, person):
+    """A call that is made to be denied is refused in the service's words, with the permission."""
+    cloud.inject("denied", operation="secrets.list", times=1)
+
+    refusal = person("GET", f"{P}/secrets")["error"]
+
+    said = f"Permission 'secretmanager.secrets.list' denied for resource 'projects/{PROJECT}' (or it may not exist)."
+    assert said == refusal["message"]
+    assert {"permission": "secretmanager.secrets.list", "resource": f"projects/{PROJECT}"} == refusal[
+        "details"
+    ][0]["metadata"]
+    assert "error" not in person("GET", f"{P}/secrets")
+
+
 # -- conditions and filters ----------------------------------------------------------------------------
 
 INSTANCE = {
