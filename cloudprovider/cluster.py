@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
     from cloudprovider.bill import Bill
+    from cloudprovider.blackbox import Why
     from cloudprovider.provider import Identity
 
 __all__ = ["CloudCluster"]
@@ -465,6 +466,33 @@ class CloudCluster(ScalingCluster):
             included; what it leaves out is listed in it.
         """
         return self.estate.cost()
+
+    def why(self, worker: str) -> Why | Awaitable[Why]:
+        """Why a machine ended: a sentence, with what it said last.
+
+        Parameters
+        ----------
+        worker
+            Id of a machine, or name of one of its Dask workers.
+
+        Raises
+        ------
+        CloudError
+            When this cluster has had no such machine.
+
+        Examples
+        --------
+        >>> print(cluster.why("1f0c3a"))  # doctest: +SKIP
+        Worker 1f0c3a (0.25 vCPU, 0.5 GiB, spot, us-east-1a) ended after 12 min 05 s: Your Spot Task was interrupted.
+        """
+        return self.sync(self._why, str(worker))  # type: ignore[no-any-return]
+
+    async def _why(self, worker: str) -> Why:
+        machine = worker
+        if self.estate.workers_per_machine > 1 and worker.rpartition("-")[2].isdigit():
+            machine = worker.rpartition("-")[0]
+        found: Why = await self._call(self.estate.why, machine)
+        return found
 
     def allow(self, *sources: str) -> Awaitable[None] | None:
         """Make the ingress rules exactly these CIDR blocks; without any, your present address.

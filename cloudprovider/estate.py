@@ -7,6 +7,7 @@ be removed when the interpreter exits.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import logging
 import threading
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from cloudprovider import access, security
 from cloudprovider.bill import Meter, duration
+from cloudprovider.blackbox import why
 from cloudprovider.config import seconds
 from cloudprovider.errors import AccessError, CloudError, CloudWarning, QuotaError
 from cloudprovider.events import Phase
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from cloudruntime.boot import Boot
 
     from cloudprovider.bill import Bill
+    from cloudprovider.blackbox import Why
     from cloudprovider.config import Config
     from cloudprovider.events import Events
     from cloudprovider.provider import Machine, Provider
@@ -39,6 +42,8 @@ logger = logging.getLogger("cloudprovider")
 
 #: Seconds between looks at machines that have ended: a cloud forgets them, ECS after an hour.
 LOOK_S = 1200.0
+#: Of a machine's log, as many lines say why it ended.
+LAST_LINES = 50
 
 
 class Estate:
@@ -302,6 +307,19 @@ class Estate:
             return ""
         machines = sum(line.machines for line in bill.lines)
         return f": {bill.total} for {machines} machines in {duration(bill.until - (bill.since or 0))}"
+
+    def why(self, id: str) -> Why:
+        """Why a machine of this cluster ended; see `CloudCluster.why`."""
+        had = {machine.id: machine for machine in self._ever()}
+        # The cloud may still know what another manager's fleet had.
+        machine = had.get(id) or next(iter(self.provider.describe([id])), None)
+        if machine is None:
+            near = difflib.get_close_matches(id, had, n=3, cutoff=0.3)
+            raise CloudError(
+                f"{self.where} has had no machine {id!r} that is known here."
+                + (f" Did you mean {' or '.join(near)}?" if near else "")
+            )
+        return why(machine, self.provider.logs(id, LAST_LINES))
 
     def look_at_unbilled(self) -> None:
         """Ask the cloud since when machines bill, and until when, where we only have our own guess."""

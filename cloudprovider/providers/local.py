@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import psutil
 from cloudruntime.boot import BOOT, SCHEDULER, Boot
+from cloudruntime.exits import explain
 
 from cloudprovider import tags as ledger
 from cloudprovider.config import Config
@@ -283,9 +284,8 @@ class LocalProvider(Provider):
         code = child.poll() if child else None
         if code is None and _process(record):
             return machine(record, identity, alive=True)
-        last = self.logs(id, 1)
-        reason = f"exit code {code}" if code is not None else "the process is gone"
-        return machine(record, identity, alive=False, reason=f"{reason}: {last}" if last else reason)
+        reason = explain(code) if code is not None else "the process is gone"
+        return machine(record, identity, alive=False, reason=reason)
 
     def _end(self, records: Sequence[dict[str, Any]]) -> None:
         """Ask these processes to end, then make them, and all they started."""
