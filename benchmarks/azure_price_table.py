@@ -3,8 +3,8 @@
     python benchmarks/azure_price_table.py KARPENTER CATALOG POLICY_TEMPLATES
 
 `KARPENTER` is a git directory of Azure/karpenter-provider-azure (Apache-2.0): prices of VM sizes on demand.
-`CATALOG` is one of anycloud-sh/catalog: those on the spot market. `POLICY_TEMPLATES` is one of
-flexera-public/policy_templates (MIT): prices of disks, and what each size can do.
+`CATALOG` is one of anycloud-sh/catalog: those on the spot market, and those on demand that are of Linux for sure.
+`POLICY_TEMPLATES` is one of flexera-public/policy_templates (MIT): prices of disks, and what each size can do.
 
 `cloudprovider/emulator/azure_sizes.json`, what the embedded Azure has, is made of the same.
 """
@@ -37,6 +37,9 @@ FAMILIES = (
 #: Sizes with a part of a GPU, which no requirement is answered with.
 # https://learn.microsoft.com/azure/virtual-machines/sizes/gpu-accelerated/nvadsa10v5-series
 PARTS = r"NV(6|12|18)ads_A10_v5"
+#: What a licence of Windows costs an hour for each vCPU; of burstable sizes a tenth.
+# https://azure.microsoft.com/pricing/details/virtual-machines/windows/
+WINDOWS, ROUNDING = (0.046, 0.0046), 0.0006
 #: Managed disks by kind: what the tiers of each are called, and what the tiers hold.
 # https://learn.microsoft.com/azure/virtual-machines/disks-types
 TIERS = {"Premium_LRS": "P", "StandardSSD_LRS": "E", "Standard_LRS": "S"}
@@ -55,13 +58,32 @@ def on_demand(karpenter: str) -> tuple[str, dict[str, dict[str, float]]]:
     return re.search(r"generated at (\d{4}-\d\d-\d\d)", text)[1], regions
 
 
-def spot(catalog: str) -> dict[str, dict[str, float]]:
-    """Dollars an hour by region and size."""
+def catalogued(catalog: str) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+    """Dollars an hour by region and size, on demand and on the spot market."""
     regions: dict[str, dict[str, float]] = defaultdict(dict)
-    for size, _, _, _, _, _, _, price, region, *_ in csv.reader(read(catalog, SPOT).splitlines()[1:]):
+    cheap: dict[str, dict[str, float]] = defaultdict(dict)
+    for size, _, _, _, _, _, price, spot, region, *_ in csv.reader(read(catalog, SPOT).splitlines()[1:]):
+        name = size.removeprefix("Standard_")
         if price:
-            regions[region][size.removeprefix("Standard_")] = float(price)
-    return regions
+            regions[region][name] = float(price)
+        if spot:
+            cheap[region][name] = float(spot)
+    return regions, cheap
+
+
+def linux(said: dict[str, float], catalogued: dict[str, float], vcpus: dict[str, int]) -> dict[str, float]:
+    """Prices of a region that are of Linux.
+
+    The newer source has those of Windows where a meter of both has one name: so much more for each vCPU.
+    """
+    prices = dict(said)
+    for name in said.keys() & catalogued.keys() & vcpus.keys():
+        more = (said[name] - catalogued[name]) / vcpus[name]
+        if abs(said[name] - catalogued[name]) > 0.005 * said[name]:
+            if min(abs(more - windows) for windows in WINDOWS) > ROUNDING:
+                raise SystemExit(f"{name} costs {said[name]} or {catalogued[name]}")
+            prices[name] = catalogued[name]
+    return prices
 
 
 def by_family(prices: dict[str, float], known: set[str]) -> dict[str, Any]:
@@ -155,14 +177,17 @@ def emulated(
 
 def main(karpenter: str, catalog: str, templates: str) -> None:
     day, machines = on_demand(karpenter)
-    cheap, volumes = spot(catalog), json.loads(read(templates, DISKS))
+    (older, cheap), volumes = catalogued(catalog), json.loads(read(templates, DISKS))
     kinds = [kind for kind in json.loads(read(templates, KINDS)) if re.fullmatch(FAMILIES, kind["size"])]
-    known = {kind["size"] for kind in kinds}
+    vcpus = {kind["size"]: int(kind["specs"]["vCPUs"]) for kind in kinds}
+    machines = {
+        region: linux(prices, older[region], vcpus) for region, prices in machines.items() if region in older
+    }
     regions = {
         region: {
             "disks": disks(volumes.get(region, {})),
-            "on-demand": by_family(prices, known),
-            "spot": by_family(cheap[region], known),
+            "on-demand": by_family(prices, {*vcpus}),
+            "spot": by_family(cheap[region], {*vcpus}),
         }
         for region, prices in sorted(machines.items())
     }

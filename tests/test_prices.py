@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import doctest
 import math
+import statistics
 
 import pytest
 from hypothesis import given
@@ -198,6 +199,173 @@ def test_every_type_to_choose_has_a_price():
     }
 
     assert set() == tabled - prices.ec2_prices("us-east-1").keys()
+
+
+GCP, AZURE = prices.table("gcp"), prices.table("azure")
+
+
+def test_compute_engine_s_known_figures():
+    """Iowa's prices are those that Google publishes: n2-standard-4 for $0.194236, pd-balanced for $0.10 a GiB-month."""
+    rate = prices.gce_rate("us-central1", "n2-standard-4", "on-demand", disk_gib=73, public=True)
+
+    assert {
+        "machine": pytest.approx(0.194236),
+        "disk": pytest.approx(0.01),
+        "public IPv4": 0.005,
+    } == rate.parts
+    assert (60, (), ()) == (rate.minimum_s, rate.unknown, rate.notes)
+
+
+def test_spot_vms_pay_half_for_their_address():
+    """On the spot market Google takes other prices for the machine, and half of the address's."""
+    rate = prices.gce_rate("us-central1", "n2-standard-4", "spot", disk_gib=0, public=True)
+
+    assert {"machine": pytest.approx(0.09212), "public IPv4": 0.0025} == rate.parts
+    assert (f"Spot prices move: these are of {GCP['date']}.",) == rate.notes
+
+
+def test_attached_gpus_bill_beside_their_machine():
+    """An N1 machine with two T4s costs what it would without, and $0.35 for each."""
+    gpus = {"nvidia-tesla-t4": 2}
+    rate = prices.gce_rate("us-central1", "n1-standard-4", "on-demand", disk_gib=0, gpus=gpus, public=False)
+
+    assert {"machine": pytest.approx(0.189999), "nvidia-tesla-t4 GPUs": 0.7} == rate.parts
+
+
+def test_azure_s_known_figures():
+    """The prices of West Europe are those that Azure publishes: D4s_v5 for $0.23, P4 for $5.81 a month."""
+    rate = prices.azure_rate(
+        "westeurope", "Standard_D4s_v5", "on-demand", disk_gib=30, disk_type="Premium_LRS", public=True
+    )
+
+    assert {"machine": 0.23, "disk": pytest.approx(5.8072 / 730), "public IPv4": 0.005} == rate.parts
+    assert (0, (), ()) == (rate.minimum_s, rate.unknown, rate.notes)
+
+
+def test_no_price_is_windows_s():
+    """AMD's sizes of the fifth generation cost less than Intel's, which with a licence of Windows they would not."""
+    for region in AZURE["regions"]:
+        here = prices.azure_prices(region)
+        for size in ("2", "16", "96"):
+            amd, intel = here.get(f"Standard_D{size}as_v5"), here.get(f"Standard_D{size}s_v5")
+            assert not (amd and intel) or amd < intel
+
+
+def test_a_managed_disk_bills_as_its_tier():
+    """A disk of 33 GiB costs as much as one of 64, and an ephemeral one nothing."""
+    of = {"region": "eastus", "size": "Standard_D2s_v5", "market": "on-demand", "public": False}
+
+    costs = [prices.azure_rate(**of, disk_gib=gib).parts.get("disk", 0) for gib in (0, 32, 33, 64, 65)]
+
+    assert 0 == costs[0] < costs[1] < costs[2] == costs[3] < costs[4]
+
+
+def test_azure_s_spot_prices_have_their_own_day():
+    """They move more than the others, and were read on another day, which the note tells."""
+    rate = prices.azure_rate("westeurope", "Standard_D4s_v5", "spot", disk_gib=0, public=False)
+
+    assert 0 < rate.per_hour < 0.23
+    assert (f"Spot prices move: these are of {AZURE['spot_date']}.",) == rate.notes
+
+
+@pytest.mark.parametrize(
+    ("rate", "unknown"),
+    [
+        (
+            prices.gce_rate("mars-north1", "n2-standard-4", "spot", disk_gib=10, public=True),
+            (
+                "spot n2-standard-4 machines in mars-north1",
+                "pd-balanced disks in mars-north1",
+                "public addresses in mars-north1",
+            ),
+        ),
+        (
+            prices.gce_rate(
+                "us-south1", "n1-standard-4", "on-demand", disk_gib=0, gpus={"nvidia-t5": 1}, public=False
+            ),
+            ("on-demand n1-standard-4 machines in us-south1", "on-demand nvidia-t5 in us-south1"),
+        ),
+        (
+            prices.gce_rate(
+                "us-central1",
+                "n4-standard-4",
+                "on-demand",
+                disk_gib=10,
+                disk_type="hyperdisk-balanced",
+                public=False,
+            ),
+            ("hyperdisk-balanced disks in us-central1",),
+        ),
+        (
+            prices.azure_rate("marsnorth", "Standard_D4s_v5", "on-demand", disk_gib=30, public=False),
+            ("on-demand Standard_D4s_v5 machines in marsnorth", "StandardSSD_LRS disks in marsnorth"),
+        ),
+        (
+            prices.azure_rate("eastus", "Standard_D4s_v99", "on-demand", disk_gib=9999, public=False),
+            ("on-demand Standard_D4s_v99 machines in eastus", "StandardSSD_LRS disks in eastus"),
+        ),
+        (
+            prices.azure_rate("eastus", "Standard_B2ms", "spot", disk_gib=0, public=False),
+            ("spot Standard_B2ms machines in eastus",),
+        ),
+    ],
+)
+def test_what_a_table_lacks_is_unknown(rate, unknown):
+    """A region, type, disk or GPU that a table lacks is named, part by part, and counted at no other's price."""
+    assert unknown == rate.unknown
+    assert 0 == sum(cost for part, cost in rate.parts.items() if part != "machine")
+
+
+@pytest.mark.parametrize("rate", [prices.gce_rate, prices.azure_rate])
+def test_other_clouds_have_no_such_market(rate):
+    """No price is made up for a market that does not exist."""
+    with pytest.raises(ValueError, match="no market 'reserved'"):
+        rate("eastus", "Standard_D4s_v5", "reserved", disk_gib=0, public=False)
+
+
+@pytest.mark.parametrize("table", [GCP, AZURE])
+def test_each_table_names_its_sources(table):
+    """Each figure can be traced: a table has its day, each source a link and, if it is copied, where it was read."""
+    today = dt.datetime.now(dt.UTC).date()
+
+    assert dt.date(2026, 1, 1) < dt.date.fromisoformat(table["date"]) < today
+    assert all(source["url"].startswith("https://") for source in table["sources"])
+    assert {"Apache-2.0", "MIT"} <= {source.get("licence", "").split(",")[0] for source in table["sources"]}
+
+
+@pytest.mark.parametrize(
+    ("known", "listed", "region"),
+    [
+        *((prices.gce_prices("us-central1"), prices.gce_prices, region) for region in GCP["regions"]),
+        *((prices.azure_prices("eastus"), prices.azure_prices, region) for region in AZURE["regions"]),
+    ],
+    ids=[*GCP["regions"], *AZURE["regions"]],
+)
+def test_each_region_of_a_table_is_plausible(known, listed, region):
+    """No digit slipped: every region's prices are near the known ones, and on the spot market they are lower.
+
+    Azure itself sells a few sizes in New Zealand for an eighth.
+    """
+    here, spot = listed(region), listed(region, "spot")
+    both = known.keys() & here.keys()
+
+    assert 50 < len(both)
+    assert 0.6 < statistics.median(here[name] / known[name] for name in both) < 2.2
+    assert all(0.12 * known[name] < here[name] < 3 * known[name] for name in both)
+    assert all(0 < spot[name] < 1.001 * here[name] for name in spot.keys() & here.keys())
+
+
+@pytest.mark.parametrize(
+    ("table", "known"),
+    [
+        (GCP, {name for region in GCP["regions"] for name in prices.gce_prices(region)}),
+        (AZURE, {name for region in AZURE["regions"] for name in prices.azure_prices(region)}),
+    ],
+    ids=["gcp", "azure"],
+)
+def test_every_type_to_choose_is_sold_somewhere(table, known):
+    """A requirement is ranked by price: each type that may answer it has one somewhere."""
+    assert set() == {name for some in table["types"].values() for name in some} - known
 
 
 def test_examples_hold():
