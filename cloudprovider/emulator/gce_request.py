@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cloudprovider.emulator.gce_links import Place
+from cloudprovider.emulator import gcp_wire
+from cloudprovider.emulator.gce_links import Place, invalid
 from cloudprovider.emulator.gcp_wire import Request
 
 if TYPE_CHECKING:
@@ -57,3 +58,11 @@ class Call(Request):
     def place(self, collection: str, name: str) -> Place:
         """A resource where the call is made to."""
         return Place(self.project, self.scope, collection, name)
+
+
+def check(request: Request) -> None:
+    """Refuse what Google's description does not allow; what is no name or link in Compute Engine's own words."""
+    for one in request.method.body_problems(request.body):
+        if one.kind == "pattern":
+            raise invalid(f"resource.{one.field}", one.value, f"Must be a match of regex '(?:{one.wanted})'")
+    gcp_wire.check(request)

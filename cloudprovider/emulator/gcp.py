@@ -7,10 +7,10 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from cloudprovider.emulator import gcp_wire
+from cloudprovider.emulator import gce_request, gcp_wire
 from cloudprovider.emulator.gce import Compute
 from cloudprovider.emulator.gce_guests import overrides
-from cloudprovider.emulator.gce_request import Call as ComputeCall
+from cloudprovider.emulator.gce_permissions import VERBS
 from cloudprovider.emulator.gcp_leftovers import leftovers
 from cloudprovider.emulator.gcp_services import GCPServices
 from cloudprovider.emulator.gcp_wire import NUMBER, PROJECT, UNIVERSE, GCPError
@@ -121,14 +121,14 @@ class GCP:
     def _answered(self, request: Request) -> Answer:
         faults = self.account.faults
         self._refuse_by_faults(request)
-        gcp_wire.check(request)
+        (gce_request if request.service == "compute" else gcp_wire).check(request)
         principal = self.services.check(request)
         if not self._in_time(request):
             raise _too_many(request)
         after = faults.hit("error-after-effect", request)
         lost = faults.hit("lost-answer", request)
         if request.service == "compute":
-            document = self.compute.answer(ComputeCall.of(request, principal))
+            document = self.compute.answer(gce_request.Call.of(request, principal))
         else:
             handler = self.services.handler(request)
             if handler is None:
@@ -245,8 +245,6 @@ def _too_many(request: Request) -> GCPError:
 
 def _denied(request: Request) -> GCPError:
     collection, _, verb = request.operation.partition(".")
-    from cloudprovider.emulator.gce_permissions import VERBS
-
     permission = f"{request.service}.{collection}.{VERBS.get(verb, verb)}"
     resource = "/".join(f"{key}s/{value}" for key, value in request.arguments.items())
     return GCPError(403, f"Required '{permission}' permission for '{resource}'", reason="forbidden")
