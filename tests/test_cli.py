@@ -97,7 +97,7 @@ def test_dask_knows_the_command():
         assert f"  {command} " in done.stdout
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "price fargate", "price ec2"])
+@pytest.mark.parametrize("command", [*COMMANDS, "price fargate", "price ec2", "price gcp", "price azure"])
 def test_every_command_explains_itself(run, command):
     """Each command can be asked what it does, and says it in a sentence."""
     result = run(*command.split(), "--help")
@@ -491,6 +491,62 @@ def test_price_of_ec2(run):
     assert 2 * 0.2099 == pytest.approx(worker["per_hour"], abs=0.0002)
     private = json.loads(run(*named, "--private", "--json").output)
     assert "public IPv4" not in private["parts"]
+
+
+@pytest.mark.parametrize(
+    ("command", "machines", "parts"),
+    [
+        (
+            ("gcp", "--region", "europe-west4", "--instance-type", "n2-standard-4", "--n-workers", "2"),
+            [(1, "e2-standard-2, 10 GiB disk"), (2, "n2-standard-4, 10 GiB disk")],
+            {"machine", "disk", "public IPv4"},
+        ),
+        (
+            (
+                "gcp", "--region", "us-central1", "--gpu", "1", "--gpu-type", "nvidia-tesla-t4", "--cpu", "4",
+                "--memory", "15 GiB", "--scheduler-instance-type", "e2-standard-4",
+            ),
+            [(1, "e2-standard-4, 10 GiB disk"), (1, "n1-standard-4, 10 GiB disk")],
+            {"machine", "disk", "public IPv4", "nvidia-tesla-t4 GPUs"},
+        ),
+        (
+            ("azure", "--region", "westeurope", "--instance-type", "Standard_D4s_v5", "--spot"),
+            [(1, "Standard_D2als_v7, 30 GiB disk"), (1, "Standard_D4s_v5, 30 GiB disk")],
+            {"machine", "disk", "public IPv4"},
+        ),
+        (
+            ("azure", "--region", "eastus", "--gpu", "2", "--n-workers", "8", "--private"),
+            [(1, "Standard_D2als_v7, 30 GiB disk"), (2, "Standard_NC64as_T4_v3, 30 GiB disk")],
+            {"machine", "disk"},
+        ),
+    ],
+)  # fmt: skip
+def test_price_of_other_clouds(run, command, machines, parts):
+    """What is named is priced, and what is not is the cheapest that fits; a worker has each of a machine's GPUs."""
+    quote = json.loads(run("price", *command, "--json").output)
+
+    assert machines == [(one["machines"], one["kind"]) for one in quote["machines"]]
+    assert parts == set(quote["parts"])
+    assert [] == quote["unknown"]
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("gcp", "--region", "us-central"), "no region 'us-central'; did you mean 'us-central1'"),
+        (
+            ("gcp", "--region", "us-central1", "--instance-type", "n2-standrd-4"),
+            "did you mean 'n2-standard-4'",
+        ),
+        (("azure", "--region", "westeurop"), "no region 'westeurop'; did you mean 'westeurope'"),
+        (("azure", "--region", "westeurope", "--cpu", "9999"), "no x86_64 size with 9999 vCPU"),
+    ],
+)
+def test_price_of_what_other_clouds_do_not_have(run, command, words):
+    """A wrong region or type is refused with the nearest right one."""
+    result = run("price", *command)
+
+    assert (1, True) == (result.exit_code, words in result.output)
 
 
 def test_price_nobody_knows(run):

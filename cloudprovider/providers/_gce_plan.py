@@ -33,9 +33,6 @@ OPTIONS = (
     "machine_image", "network", "os_login", "public", "service_account", "spot", "start_timeout", "subnetwork", "tags",
     "tunnel", "user_data", "zones",
 )  # fmt: skip
-#: Families of machine types whose boot disks must be Hyperdisks.
-# https://cloud.google.com/compute/docs/disks/hyperdisks
-HYPERDISK = frozenset({"a4", "a4x", "c4", "c4a", "c4d", "g4", "h4d", "m4", "n4", "n4a", "n4d", "x4"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +88,6 @@ def kind_of(choice: Choice, image: MachineImage, config: GCPConfig, markets: Seq
     from cloudprovider.providers._gce_types import quotas_of
 
     first = choice.types[0]
-    family = first.name.partition("-")[0]
     return Kind(
         types=tuple(kind.name for kind in choice.types),
         zones={kind.name: tuple(choice.zones[kind.name]) for kind in choice.types},
@@ -102,7 +98,7 @@ def kind_of(choice: Choice, image: MachineImage, config: GCPConfig, markets: Seq
         image=image.id,
         own_image=image.own,
         disk_gib=max(config.disk_size or 0, image.root_size_gib),
-        disk_type=config.disk_type or ("hyperdisk-balanced" if family in HYPERDISK else "pd-balanced"),
+        disk_type=config.disk_type or first.boot_disk,
         usage={market: quotas_of(first, market) for market in markets},
     )
 

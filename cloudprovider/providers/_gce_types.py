@@ -52,8 +52,11 @@ ATTACHED = {
     "nvidia-tesla-t4": (1, 2, 4),
     "nvidia-tesla-v100": (1, 2, 4, 8),
 }
+HYPERDISK = "hyperdisk-balanced"
 #: Families whose machines boot from no Persistent Disk: https://cloud.google.com/compute/docs/disks/hyperdisks
-HYPERDISK = frozenset({"a4", "c4", "c4a", "c4d", "c4n", "g4", "h4d", "m4", "n4", "n4a", "n4d", "x4"})
+NO_PD = (
+    "a3-ultragpu-", "a4-", "a4x-", "c4-", "c4a-", "c4d-", "c4n-", "g4-", "h4d-", "m4-", "n4-", "n4a-", "n4d-", "x4-",
+)  # fmt: skip
 #: Families of ARM, whose type may not say it.
 ARM = frozenset({"a4x", "c4a", "n4a", "t2a"})
 #: By family, the regional quota that its vCPUs count against; those of others are no regional quotas of the API.
@@ -116,13 +119,13 @@ class InstanceType(MachineType):
 
 def boot_disk(name: str) -> str:
     """The type of the boot disk of machines of a type, where nobody says: not every family takes a Persistent Disk."""
-    return "hyperdisk-balanced" if name.partition("-")[0] in HYPERDISK else "pd-balanced"
+    return HYPERDISK if name.startswith(NO_PD) else "pd-balanced"
 
 
 def _generation(name: str) -> int:
-    """The number in a family's name."""
+    """The number in a family's name; of those whose disks have no known price none, so that others go before."""
     found = re.match(r"[a-z]+(\d+)", name)
-    return int(found[1]) if found else 0
+    return int(found[1]) if found and boot_disk(name) != HYPERDISK else 0
 
 
 def _is_shared(name: str) -> bool:
