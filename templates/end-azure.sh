@@ -2,6 +2,8 @@
 # billed on as if it ran: https://learn.microsoft.com/azure/virtual-machines/states-billing
 # $1 is where Azure Resource Manager is, $2 the client id of the identity.
 
+manager="${1%/}"
+client="$2"
 imds="${AZURE_POD_IDENTITY_AUTHORITY_HOST:-http://169.254.169.254}/metadata"
 
 ask() {
@@ -15,11 +17,8 @@ call() {
   token=`printf %s "$token" | sed 's/.*"access_token" *: *"\([^"]*\)".*/\1/'`
   method=$1 path=$2
   shift 2
-  printf 'Authorization: Bearer %s\n' "$token" | curl -sS -m 60 -X $method -H @- -w ' %{http_code}' "$@" "$manager$id$path"
+  printf 'Authorization: Bearer %s\n' "$token" | curl -sS -m 30 -X $method -H @- -w ' %{http_code}' "$@" "$manager$id$path"
 }
-
-manager="${1%/}"
-client="$2"
 
 # The serial console of a machine is gone with the machine. Where Dask failed, its last line becomes a tag, and whoever
 # wants more of it has some seconds to read it.
@@ -32,18 +31,10 @@ case "$EXIT_STATUS" in
     sleep "${DASK_CLOUD_LINGER_S:-30}" ;;
 esac
 
-# Whatever stops this script, the lease's timer begins it again.
+# Without its lease the machine's timer comes here again, until the cloud cuts the power.
 rm -f /run/dask-cloud/lease
-pause=1
-while :; do
-  said=`call DELETE '?api-version=2024-07-01&forceDeletion=true' 2>&1`
-  case "${said##* }" in
-    2??)
-      echo 'dask-cloud: this machine is being deleted'
-      sleep 120 ;;
-    *)
-      echo "dask-cloud: this machine cannot delete itself yet: `printf '%.500s' "$said" | tr -s ' \n' ' '`"
-      sleep $pause
-      [ $pause -ge 15 ] || pause=`expr $pause \* 2` ;;
-  esac
-done
+said=`call DELETE '?api-version=2024-07-01&forceDeletion=true' 2>&1`
+case "${said##* }" in
+  2??) echo 'dask-cloud: this machine is being deleted' ;;
+  *) echo "dask-cloud: this machine cannot delete itself yet: `printf '%.500s' "$said" | tr -s ' \n' ' '`" ;;
+esac

@@ -6,7 +6,6 @@ import base64
 import dataclasses
 import gzip
 import os
-import subprocess
 import sys
 from importlib import metadata
 
@@ -199,36 +198,41 @@ class TestEnd:
         (tmp_path / "run/dask-cloud/lease").touch()
         return host
 
-    def start(self, host, service, **environ):
-        """Run the script until the cloud cuts the power."""
-        process = subprocess.Popen(
-            host.line(END, service.manager, CLIENT_ID),
-            env=host.environ(**service.environ, DASK_CLOUD_LINGER_S="0.2", **environ),
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        service.deleted = lambda: os.killpg(process.pid, 9)
-        output, _ = process.communicate(timeout=60)
-        return output
+    def end(self, host, service, status):
+        """Run the script as the service's end does."""
+        environ = {**service.environ, "DASK_CLOUD_LINGER_S": "0.2", "EXIT_STATUS": status}
+        return host.run(END, service.manager, CLIENT_ID, **environ).stdout
 
-    def test_it_goes_on_until_it_is_deleted(self, host, service, tmp_path):
-        """A machine that only powers off is billed on, so it never gives up, and never powers off."""
-        service.refusals = [(403, "AuthorizationFailed: does not have authorization"), (429, "later")]
-        output = self.start(host, service, EXIT_STATUS="0")
+    def test_it_deletes_itself(self, host, service, tmp_path):
+        """One call, with a token of its own, and the lease ends at once."""
+        said = self.end(host, service, "0")
 
         assert f"DELETE {service.resource}" == service.asked[-1]
-        assert 3 == service.times("DELETE")
-        assert "cannot delete itself yet: " in output
-        assert "AuthorizationFailed" in output
+        assert "dask-cloud: this machine is being deleted\n" == said
         assert not (tmp_path / "run/dask-cloud/lease").exists()
-        assert [] == host.calls
         assert {} == service.tags
+
+    @pytest.mark.parametrize("refusal", [(403, "AuthorizationFailed: no authorization"), (429, "later")])
+    def test_a_refusal_is_said_and_nothing_powers_off(self, host, service, refusal):
+        """A machine that only powers off is billed on: without a lease the timer tries again."""
+        service.refusals = [refusal]
+        said = self.end(host, service, "0")
+
+        assert "cannot delete itself yet: " in said
+        assert refusal[1] in said
+        assert "is being deleted" in self.end(host, service, "")
+        assert [] == host.calls
+
+    def test_a_cloud_that_does_not_answer_is_said(self, host, service):
+        """The network may not be there yet, or not any more."""
+        service.__exit__()
+
+        assert "cannot delete itself yet: curl: (7)" in self.end(host, service, "0")
 
     @pytest.mark.parametrize("status", ["1", "64", "125", "137"])
     def test_a_failure_leaves_its_last_line_for_a_while(self, host, service, status):
         """In a tag, as the console goes with the machine; what a tag cannot hold is left out."""
-        self.start(host, service, EXIT_STATUS=status)
+        self.end(host, service, status)
 
         assert {boots.ENDED: "ended: secret: quoted  and more"} == service.tags
         assert 1 == service.times("DELETE")
@@ -236,7 +240,7 @@ class TestEnd:
     @pytest.mark.parametrize("status", ["71", "75"])
     def test_an_end_that_was_meant_leaves_nothing(self, host, service, status):
         """The exit codes of leases and notices are no failures."""
-        self.start(host, service, EXIT_STATUS=status)
+        self.end(host, service, status)
 
         assert {} == service.tags
 
