@@ -358,6 +358,7 @@ def _watched() -> Any:
     Its own threads could not start any more when the interpreter exits, and that is when clusters close.
     """
     from azure.core.exceptions import HttpResponseError
+    from azure.core.polling.base_polling import BadStatus
     from azure.mgmt.core.exceptions import ARMErrorFormat
     from azure.mgmt.core.polling.arm_polling import ARMPolling
 
@@ -381,12 +382,15 @@ def _watched() -> Any:
             return self.status().lower() in {"succeeded", "failed", "canceled"}
 
         def look(self) -> None:
-            self.update_status()
             self._timeout = min(2 * self._timeout, POLL_S)
-            if self.status().lower() in {"failed", "canceled"}:
-                raise HttpResponseError(
-                    response=self._pipeline_response.http_response, error_format=ARMErrorFormat
-                )
+            try:
+                self.update_status()
+                lost = self.status().lower() in {"failed", "canceled"}
+            except BadStatus:  # it says nothing of why
+                lost = True
+            if lost:
+                response = self._pipeline_response.http_response
+                raise HttpResponseError(response=response, error_format=ARMErrorFormat)
 
         def made(self) -> dict[str, Any]:
             url = self._operation.get_final_get_url(self._pipeline_response)

@@ -68,8 +68,6 @@ class Landing:
         Id of the Bastion that tunnels go through; empty without tunnels.
     bastion_from
         From where that comes.
-    fresh
-        Whether a right was given so recently that it may not hold everywhere.
     """
 
     region: str
@@ -82,12 +80,11 @@ class Landing:
     vaults: Mapping[str, str]
     bastion: str = ""
     bastion_from: tuple[str, ...] = ()
-    fresh: bool = False
 
     @classmethod
     def loads(cls, said: Mapping[str, Any]) -> Self:
         """The landing that a document says."""
-        return cls(**{**said, "bastion_from": tuple(said["bastion_from"]), "fresh": False})
+        return cls(**{**said, "bastion_from": tuple(said["bastion_from"])})
 
 
 def settled(azure: Azure, config: AzureVMConfig) -> AzureVMConfig:
@@ -122,20 +119,19 @@ def find_or_make(azure: Azure, config: AzureVMConfig, *, own_group: bool) -> Lan
     """
     region, group = config.region or "", config.resource_group or ""
     _ensure_group(azure, region, group, own_group=own_group)
-    (subnet, vnet), identity, *vaults = side_by_side(
+    (subnet, vnet), identity, *every = side_by_side(
         [
             partial(_subnet, azure, config),
             partial(_identity, azure, config),
             *(partial(_vault, azure, region, group, whose) for whose in roles.VAULTS),
         ]
     )
-    made = [new for _, new in (identity, *vaults)]
-    found = {whose: vault for whose, (vault, _) in zip(roles.VAULTS, vaults, strict=True)}
-    (members, security_group), (bastion, sources), fresh = side_by_side(
+    vaults = dict(zip(roles.VAULTS, every, strict=True))
+    (members, security_group), (bastion, sources), _ = side_by_side(
         [
             partial(_groups, azure, config, vnet),
             partial(_bastion, azure, config, vnet),
-            partial(roles.ensure, azure, config, identity[0], found, made=any(made)),
+            partial(roles.ensure, azure, config, identity, vaults),
         ]
     )
     return Landing(
@@ -144,12 +140,11 @@ def find_or_make(azure: Azure, config: AzureVMConfig, *, own_group: bool) -> Lan
         subnet=subnet,
         members=members,
         security_group=security_group,
-        identity=identity[0]["id"],
-        client_id=identity[0]["properties"]["clientId"],
-        vaults={whose: vault["properties"]["vaultUri"] for whose, vault in found.items()},
+        identity=identity["id"],
+        client_id=identity["properties"]["clientId"],
+        vaults={whose: vault["properties"]["vaultUri"] for whose, vault in vaults.items()},
         bastion=bastion,
         bastion_from=sources,
-        fresh=fresh,
     )
 
 
@@ -287,24 +282,24 @@ def _bastion_subnet(bastion: Mapping[str, Any]) -> str:
 # -- identity and vaults -------------------------------------------------------------------------------
 
 
-def _identity(azure: Azure, config: AzureVMConfig) -> tuple[dict[str, Any], bool]:
-    """The identity of machines, and whether it is new."""
+def _identity(azure: Azure, config: AzureVMConfig) -> dict[str, Any]:
+    """The identity of machines."""
     operation = "user_assigned_identities.{}"
     if config.machine_identity is not None:
         named = _parts(config.machine_identity, config.resource_group or "")
-        return azure.call("msi", operation.format("get"), *named), False
+        return azure.call("msi", operation.format("get"), *named)
     where = config.resource_group, names.IDENTITY
     if found := azure.call("msi", operation.format("get"), *where, fine=NOT_THERE):
-        return found, False
+        return found
     request = {"location": config.region, "tags": dict(MARK)}
-    return azure.call("msi", operation.format("create_or_update"), *where, request), True
+    return azure.call("msi", operation.format("create_or_update"), *where, request)
 
 
-def _vault(azure: Azure, region: str, group: str, whose: str) -> tuple[dict[str, Any], bool]:
-    """The vault of one kind of secrets, and whether it is new."""
+def _vault(azure: Azure, region: str, group: str, whose: str) -> dict[str, Any]:
+    """The vault of one kind of secrets."""
     name = names.vault(azure.subscription, group, whose)
     if found := azure.call("keyvault", "vaults.get", group, name, fine=NOT_THERE):
-        return found, False
+        return found
     request: dict[str, Any] = {
         "location": region,
         "tags": dict(MARK),
@@ -321,4 +316,4 @@ def _vault(azure: Azure, region: str, group: str, whose: str) -> tuple[dict[str,
     if not made:  # it was deleted, and its name is kept
         request["properties"]["createMode"] = "recover"
         made = azure.make("keyvault", operation, group, name, request)
-    return made, True
+    return made

@@ -134,7 +134,7 @@ class Plan:
         """
         document = {
             "identity": dataclasses.asdict(self.identity),
-            "landing": dataclasses.asdict(dataclasses.replace(self.landing, fresh=False)),
+            "landing": dataclasses.asdict(self.landing),
             "key": self.key,
             "kinds": {role: dataclasses.asdict(kind) for role, kind in self.kinds.items()},
             "boots": {role: boot.dumps() for role, boot in self.boots.items()},

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudprovider import templates
 from cloudprovider.errors import CloudError, CredentialsError
+from cloudprovider.providers import _azure_names as names
 from cloudprovider.providers._azure_errors import code
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from cloudprovider.providers._azure import Azure
     from cloudprovider.providers._azure_config import AzureVMConfig
 
-__all__ = ["VAULTS", "ensure", "machine_role"]
+__all__ = ["VAULTS", "ensure", "let_in", "machine_role"]
 
 #: Whose secrets each vault of the landing's has: a right on a vault is a right on all that is in it.
 VAULTS = ("machine", "client")
@@ -99,45 +100,54 @@ def ensure(
     config: AzureVMConfig,
     identity: Mapping[str, Any],
     vaults: Mapping[str, Mapping[str, Any]],
-    *,
-    made: bool,
-) -> bool:
-    """Give machines, and whoever makes the landing, what they need; whether anything was given.
+) -> None:
+    """Give machines what they need; an identity of the user's has what the user gave it.
 
     Parameters
     ----------
     azure, config, identity, vaults
         Whose, and on what.
-    made
-        Whether some of it is new.
 
     Raises
     ------
     CredentialsError
         When the caller may give no roles; says the commands for somebody who may.
     """
-    group, wanted = config.resource_group or "", []
+    if config.machine_identity is not None:
+        return
+    group, principal = config.resource_group or "", identity["properties"]["principalId"]
     scope = f"/subscriptions/{azure.subscription}/resourceGroups/{group}"
     id, role = machine_role(azure.subscription, group)
-    if config.machine_identity is None:
-        principal = identity["properties"]["principalId"]
-        machines = [
-            Assignment(scope=scope, role=id, principal=principal, kind="ServicePrincipal"),
-            Assignment(
-                scope=vaults["machine"]["id"], role=READER, principal=principal, kind="ServicePrincipal"
-            ),
-        ]
-        there = _there(azure, group, principal)
-        wanted += [one for one in machines if not any(_covers(other, one) for other in there)]
-    if made:
-        principal, kind = azure.who
-        wanted += [
-            Assignment(scope=vaults[whose]["id"], role=OFFICER, principal=principal, kind=kind)
-            for whose in VAULTS
-        ]
-    if wanted:
-        _give(azure, scope, (id, role), wanted)
-    return bool(wanted)
+    whose = {"principal": principal, "kind": "ServicePrincipal"}
+    wanted = [
+        Assignment(scope=scope, role=id, **whose),
+        Assignment(scope=vaults["machine"]["id"], role=READER, **whose),
+    ]
+    there = _there(azure, group, principal)
+    _give(
+        azure, [one for one in wanted if not any(_covers(other, one) for other in there)], (scope, id, role)
+    )
+
+
+def let_in(azure: Azure, group: str) -> None:
+    """Give whoever calls the right to the secrets of a landing, which not even its owner has unasked.
+
+    Raises
+    ------
+    CredentialsError
+        When the caller may give no roles; says the commands for somebody who may.
+    """
+    principal, kind = azure.who
+    ids = [
+        names.id_of(
+            azure.subscription,
+            group,
+            "Microsoft.KeyVault/vaults",
+            names.vault(azure.subscription, group, whose),
+        )
+        for whose in VAULTS
+    ]
+    _give(azure, [Assignment(scope=id, role=OFFICER, principal=principal, kind=kind) for id in ids])
 
 
 def _there(azure: Azure, group: str, principal: str) -> list[dict[str, Any]]:
@@ -158,29 +168,29 @@ def _covers(there: Mapping[str, Any], wanted: Assignment) -> bool:
 
 
 def _give(
-    azure: Azure, scope: str, role: tuple[str, Mapping[str, Any]], wanted: Sequence[Assignment]
+    azure: Azure, wanted: Sequence[Assignment], own: tuple[str, str, Mapping[str, Any]] | None = None
 ) -> None:
-    id, definition = role
+    """Give roles, after making the one of ours, whose scope, id and definition these are."""
     try:
-        if any(one.role == id for one in wanted):
-            azure.call("authorization", "role_definitions.create_or_update", scope, id, dict(definition))
+        if own and any(one.role == own[1] for one in wanted):
+            azure.call("authorization", "role_definitions.create_or_update", *own[:2], dict(own[2]))
         for one in wanted:
             request = one.request(azure.subscription)
             azure.call("authorization", "role_assignments.create", one.scope, one.name, request, fine=GIVEN)
     except CloudError as error:
         if code(error) not in REFUSED:
             raise
-        commands = "\n".join(f"  {line}" for line in _commands(azure, scope, role, wanted))
+        commands = "\n".join(f"  {line}" for line in _commands(azure, wanted, own))
         raise CredentialsError(
             f"{error}\nWhoever may give roles there can run these, once for everybody:\n{commands}"
         ) from error
 
 
 def _commands(
-    azure: Azure, scope: str, role: tuple[str, Mapping[str, Any]], wanted: Sequence[Assignment]
+    azure: Azure, wanted: Sequence[Assignment], own: tuple[str, str, Mapping[str, Any]] | None
 ) -> Iterator[str]:
-    id, definition = role
-    if any(one.role == id for one in wanted):
+    if own and any(one.role == own[1] for one in wanted):
+        scope, id, definition = own
         url = f"{azure.endpoints.manager}{scope}{DEFINITION}{id}?api-version=2022-04-01"
         yield f"az rest --method put --url '{url}' --body '{json.dumps(definition)}'"
     for one in wanted:

@@ -7,12 +7,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cloudprovider import tags as ledger
-from cloudprovider.errors import CloudError
+from cloudprovider.errors import CloudError, CredentialsError
 from cloudprovider.images import default_image, require_architecture, require_image
-from cloudprovider.providers import _azure_boot, _azure_ends, _azure_images, _azure_secrets, _azure_types
+from cloudprovider.providers import (
+    _azure_boot,
+    _azure_ends,
+    _azure_images,
+    _azure_roles,
+    _azure_secrets,
+    _azure_types,
+)
 from cloudprovider.providers import _azure_names as names
 from cloudprovider.providers import _azure_wire as wire
 from cloudprovider.providers._azure import tags_of
+from cloudprovider.providers._azure_errors import because, codes
 from cloudprovider.providers._azure_landing import NOT_THERE
 from cloudprovider.providers._azure_plan import Plan, kind_of
 from cloudprovider.providers._calls import moments, side_by_side
@@ -183,23 +191,38 @@ def _taken(name: str, owner: Identity | None, config: AzureVMConfig) -> CloudErr
 
 def store(azure: Azure, config: AzureVMConfig, plan: Plan, machine: str, client: str) -> None:
     """Keep the secrets and the plan, each where those may read it who must."""
-    identity, vaults = plan.identity, plan.landing.vaults
     parts = {names.plan_part(part): text for part, text in enumerate(plan.parts(config))}
+    stored = {"machine": {"machine": machine}, "client": {"client": client, **parts}}
+    try:
+        _store(azure, config, plan, stored)
+    except CredentialsError as error:
+        if _azure_secrets.FORBIDDEN.isdisjoint(codes(error)):
+            raise
+        _azure_roles.let_in(azure, plan.landing.group)
+        _store(azure, config, plan, stored, fresh=True)
+
+
+def _store(
+    azure: Azure,
+    config: AzureVMConfig,
+    plan: Plan,
+    stored: Mapping[str, Mapping[str, str]],
+    *,
+    fresh: bool = False,
+) -> None:
+    """Put secrets, by their vault and what they are, side by side."""
+    identity = plan.identity
     put = partial(
         _azure_secrets.put,
         azure,
         tags=ledger.for_cluster(identity, config.tags),
         expires=identity.expires,
-        fresh=plan.landing.fresh,
+        fresh=fresh,
     )
     side_by_side(
-        [
-            partial(put, vaults["machine"], names.secret(identity.name, "machine"), machine),
-            *(
-                partial(put, vaults["client"], names.secret(identity.name, whose), text)
-                for whose, text in {"client": client, **parts}.items()
-            ),
-        ]
+        partial(put, plan.landing.vaults[vault], names.secret(identity.name, whose), text)
+        for vault, some in stored.items()
+        for whose, text in some.items()
     )
 
 
@@ -242,7 +265,7 @@ def user_data(azure: Azure, config: AzureVMConfig, boot: Boot, plan: Plan) -> by
 def arrivals(
     azure: Azure, group: str, name: str, count: int, operation: Operation
 ) -> tuple[list[dict[str, Any]], CloudError | None]:
-    """The machines of an order, as soon as all are there or it is known that no more come; and why no more.
+    """The machines of an order, as soon as all have room or it is known that no more come; and why no more.
 
     A scale set's answer does not name its machines, and it may fail after it was accepted and has made some.
     What could not be made is there all the same, and is deleted.
@@ -257,13 +280,23 @@ def arrivals(
             except CloudError as error:
                 over, refused = True, error
             ended = passed
-        found = _azure_ends.members(azure, group, name)
-        if len(found) >= count or refused or (over and passed - ended > KNOWN_S):
+        found = _azure_ends.members(azure, group, name, view=True)
+        if refused or (over and passed - ended > KNOWN_S):
+            break
+        # Azure accepts before it has found room: only what is switched on has some.
+        if len(found) >= count and all(wire.settled(vm) for vm in found):
             break
     made = [vm for vm in found if not wire.failed(vm)]
-    if lost := [vm["name"] for vm in found if wire.failed(vm)]:
-        _azure_ends.delete(azure, group, lost)
-        refused = refused or CloudError(f"{len(lost)} machines of {name} could not be made.")
+    if lost := [vm for vm in found if wire.failed(vm)]:
+        _azure_ends.delete(azure, group, [vm["name"] for vm in lost])
+        refused = refused or _refusal(lost[0], azure.now())
     if len(made) < count and refused is None:
         refused = CloudError(f"{name} has {len(made)} of {count} machines after {ORDER_S:g} s.")
     return made, refused if len(made) < count else None
+
+
+def _refusal(vm: Mapping[str, Any], now: float) -> CloudError:
+    """Why a machine could not be made, as the machine says it."""
+    reason = wire.machine(vm, now).reason
+    kind, advice = because(reason) or (CloudError, "")
+    return kind(f"{reason}. {advice}".strip())

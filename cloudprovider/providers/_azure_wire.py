@@ -34,6 +34,7 @@ __all__ = [
     "machine_request",
     "scale_set_request",
     "security_group_request",
+    "settled",
     "sources_of",
 ]
 
@@ -403,6 +404,14 @@ def _state(provisioning: str, statuses: Iterable[Mapping[str, Any]]) -> State:
     return PROVISIONING.get(provisioning, State.starting)
 
 
+def settled(vm: Mapping[str, Any]) -> bool:
+    """Whether it is known that there is room for a machine, or that there is none."""
+    properties = vm.get("properties", {})
+    statuses = (properties.get("instanceView") or {}).get("statuses", ())
+    powered = any(status.get("code", "").startswith("PowerState/") for status in statuses)
+    return powered or properties.get("provisioningState") in PROVISIONING
+
+
 def failed(vm: Mapping[str, Any]) -> bool:
     """Whether a machine could not be made; it is there all the same, until somebody deletes it."""
     return bool(vm.get("properties", {}).get("provisioningState") == "Failed")
@@ -411,7 +420,7 @@ def failed(vm: Mapping[str, Any]) -> bool:
 def _reason(provisioning: str, statuses: Iterable[Mapping[str, Any]]) -> str:
     """Why a machine is gone: the code and the text of what failed, or who stopped it."""
     if provisioning == "Deleting":
-        return "it is being deleted"
+        return ""  # Azure does not say by whom
     for status in statuses:
         found = re.fullmatch(r"ProvisioningState/failed/(\w+)", status.get("code", ""), re.IGNORECASE)
         if found:

@@ -316,7 +316,8 @@ class AzureProvider(Provider):
             self._addresses[machine.id] = self._addresses_of(machine.id)
         private, public = self._addresses.get(machine.id, (None, None))
         machine = dataclasses.replace(machine, private_address=private, public_address=public)
-        if machine.state is State.gone and (why := self._failure(machine.id)):
+        if machine.state is State.gone:
+            why = self._failure(machine.id) or machine.reason or self._by(machine)
             machine = dataclasses.replace(machine, reason=why)
         self._known[machine.id] = machine
         return machine
@@ -338,12 +339,17 @@ class AzureProvider(Provider):
         why = self._failure(id)
         if not why and id not in self._deleted and now - machine.created < KNOWN_S:
             return None
-        ended = "it was deleted" if id in self._deleted else "it was deleted, by itself or by somebody else"
-        if machine.market == "spot" and id not in self._deleted:
-            ended = "it was evicted, or deleted itself"
-        gone = dataclasses.replace(machine, state=State.gone, ended=now, reason=why or ended)
+        gone = dataclasses.replace(machine, state=State.gone, ended=now, reason=why or self._by(machine))
         self._known[id] = gone
         return gone
+
+    def _by(self, machine: Machine) -> str:
+        """Who deleted a machine, as far as we know: Azure does not say."""
+        if machine.id in self._deleted:
+            return "it was deleted"
+        if machine.market == "spot":
+            return "it was evicted, or deleted itself"
+        return "it was deleted, by itself or by somebody else"
 
     def _addresses_of(self, scheduler: str) -> tuple[str | None, str | None]:
         """The private and the public address of a scheduler that another process has made."""

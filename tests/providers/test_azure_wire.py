@@ -314,7 +314,7 @@ def vm(power: str = "", provisioning: str = "Succeeded", **more) -> dict:
         (vm(), State.running, ""),
         (vm("stopped"), State.gone, "it was shut down from inside"),
         (vm("deallocated"), State.gone, "it was deallocated"),
-        (vm(provisioning="Deleting"), State.gone, "it is being deleted"),
+        (vm(provisioning="Deleting"), State.gone, ""),
         (
             vm(
                 provisioning="Failed",
