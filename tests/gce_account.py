@@ -98,8 +98,9 @@ class Project:
             "disks": [disk()],
             "network_interfaces": [{"network": "global/networks/default"}],
         }
-        body |= {"name": name} if name else {}
-        return body | changes
+        if name:
+            body["name"] = name
+        return {**body, **changes}
 
     def insert(self, name: str, zone: str = ZONE, request_id: str = "", **changes: Any) -> Any:
         """Order an instance; its operation."""
@@ -109,7 +110,7 @@ class Project:
 
     def bulk(self, count: int, zone: str = "", **changes: Any) -> Any:
         """Order many, in the zones of the region unless one is named; the operation."""
-        own = {
+        own: dict[str, Any] = {
             key: changes.pop(key)
             for key in ("min_count", "name_pattern", "per_instance_properties", "location_policy")
             if key in changes

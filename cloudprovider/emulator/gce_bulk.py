@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cloudprovider.emulator.gce_request import Call
 
 MOST = 5000
+MOST_AT_ONCE = 10
 HASHES = re.compile(r"[^#]*(#{1,18})[^#]*")
 #: Fields of instances that a bulk of them takes only where it is for all alike.
 ONE_OFFS = ("natIP", "networkIP")
@@ -96,6 +97,8 @@ class Bulk:
                 for name in names:
                     where = Place(request.project, f"zones/{zone}", "instances", name)
                     self._instances.check_free(where, order)
+            if self._operations.running("bulkInsert") >= MOST_AT_ONCE:
+                raise GCPError(403, f"At most {MOST_AT_ONCE} bulk operations may run at the same time.", reason="rateLimitExceeded")  # fmt: skip
             self._check_feasible(request, plan)
             return self._begin(request, plan)
 

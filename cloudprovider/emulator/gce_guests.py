@@ -86,7 +86,7 @@ class Guests(Insides["LiveInstance"]):
         """Take a line of a container under the `gcplogs` driver."""
         del driver
         self._services.logging.of_container(
-            id=machine.describe()["id"], name=machine.name, zone=machine.zone, container=name, lines=[line]
+            id=machine.number, name=machine.name, zone=machine.zone, container=name, lines=[line]
         )
 
 

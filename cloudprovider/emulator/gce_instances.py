@@ -171,7 +171,7 @@ class Instances:
             order.subnetwork, where.path, order.interface.get("networkIP", "")
         )
         instance.disks = [(self._disks.made(disk, where), disk) for disk in order.disks]
-        operation.document["targetId"] = instance.describe()["id"]
+        operation.document["targetId"] = instance.number
         self._known[where] = instance
         self.life.begin(instance, operation)
         return instance
@@ -239,9 +239,7 @@ class Instances:
         return self._operations.once(request, work)
 
     def _begin(self, kind: str, instance: LiveInstance, request: Call) -> Operation:
-        return self._operations.begin(
-            kind, instance.where, request.principal.email, targetId=instance.describe()["id"]
-        )
+        return self._operations.begin(kind, instance.where, request.principal.email, targetId=instance.number)
 
     def delete(self, request: Call) -> Document:
         """Delete one, and the disks that go with it."""
@@ -349,13 +347,11 @@ class Instances:
         return self._change(request, "setDeletionProtection", act)
 
     def simulate_maintenance(self, request: Call) -> Document:
-        """Preempt a Spot VM: https://cloud.google.com/compute/docs/instances/create-use-spot#test-settings"""  # noqa: D400
+        """Let the computer under one be maintained; a Spot VM is then preempted.
 
-        def act(instance: LiveInstance) -> None:
-            if instance.market == "spot":
-                self.life.interrupt(instance)
-
-        return self._change(request, "simulateMaintenanceEvent", act)
+        https://cloud.google.com/compute/docs/instances/simulating-host-maintenance
+        """
+        return self._change(request, "simulateMaintenanceEvent", self.life.maintain)
 
 
 def _failing(failure: Failure) -> Callable[[], None]:

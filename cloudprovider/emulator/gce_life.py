@@ -28,6 +28,11 @@ HOUR_S = 3600.0
 SHUTDOWN_S = {"on-demand": 120.0, "spot": 30.0}
 ADDRESS = "public IPv4"
 SYSTEM = "system"
+HOST_ERROR = "host error"
+MAINTENANCE = "its computer was maintained"
+#: How long before a maintenance a machine is told, with accelerators and without:
+# https://cloud.google.com/compute/docs/metadata/getting-live-migration-notice
+TOLD_S, TOLD_WITH_GPUS_S = 60.0, 3600.0
 ON = frozenset({"PROVISIONING", "STAGING", "RUNNING"})
 
 
@@ -115,7 +120,26 @@ class InstanceLife:
             if instance.state not in ON:
                 return
             self._event(instance, "compute.instances.hostError")
-            self._shut(instance, "host error", force=True)
+            self._shut(instance, HOST_ERROR, force=True)
+
+    def maintain(self, instance: LiveInstance) -> None:
+        """Maintain the computer that it runs on: it moves on as it runs, or is told and then begins again elsewhere."""
+        if instance.market == "spot":
+            self.interrupt(instance)
+            return
+        event = f"{instance.scheduling['onHostMaintenance']}_ON_HOST_MAINTENANCE"
+        instance.maintenance, run = event, instance.run
+        instance.touch()
+        notice_s = TOLD_WITH_GPUS_S if instance.order.gpus else TOLD_S
+        self._account.timers.after(notice_s, lambda: self._maintained(instance, run))
+
+    def _maintained(self, instance: LiveInstance, run: int) -> None:
+        with self._account.lock:
+            event, instance.maintenance = instance.maintenance, "NONE"
+            instance.touch()
+            if event.startswith("TERMINATE") and instance.state in ON and instance.run == run:
+                self._event(instance, "compute.instances.terminateOnHostMaintenance")
+                self._shut(instance, MAINTENANCE)
 
     def halted(self, instance: LiveInstance) -> None:
         """Its operating system has powered it off, by itself or because it was asked to."""
@@ -198,7 +222,7 @@ class InstanceLife:
             else:
                 instance.enter("TERMINATED")
             self._tell_done(instance)
-            if instance.reason == "host error" and instance.scheduling["automaticRestart"]:
+            if instance.reason in (HOST_ERROR, MAINTENANCE) and instance.scheduling["automaticRestart"]:
                 kind = "compute.instances.automaticRestart"
                 self.begin(instance, self._operations.begin(kind, instance.where, SYSTEM))
 

@@ -59,6 +59,7 @@ class LiveInstance:
         self.console: list[str] = []
         self.rebooting = False
         self.preempted = False
+        self.maintenance = "NONE"
         self.deleting = False
         self.reason = ""
         self.run = 0  # how often it was switched on
@@ -71,6 +72,11 @@ class LiveInstance:
     def state(self) -> str:
         """Such as `RUNNING`."""
         return self._state[0]
+
+    @property
+    def number(self) -> str:
+        """Its id, in Google's sense."""
+        return str(self._new["id"])
 
     @property
     def runs(self) -> bool:

@@ -114,7 +114,7 @@ class Metadata:
             "id": document["id"],
             "image": str((instance.order.disks[0].image or {}).get("selfLink", "")).partition("/v1/")[2],
             "machine-type": f"{project}/machineTypes/{instance.type}",
-            "maintenance-event": "NONE",
+            "maintenance-event": instance.maintenance,
             "name": instance.name,
             "network-interfaces": {"0": _interface(instance)},
             "preempted": "TRUE" if instance.preempted else "FALSE",

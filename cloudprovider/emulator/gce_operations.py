@@ -134,6 +134,12 @@ class Operations:
         self._account.timers.after(self._account.profile.address_s, act)
         return dict(operation.document)
 
+    def running(self, kind: str) -> int:
+        """How many of a kind are not done."""
+        return sum(
+            one.document["operationType"] == kind and not one.over.is_set() for one in self._known.values()
+        )
+
     def later(self, work: Callable[[], None]) -> None:
         """Do something after a moment."""
 

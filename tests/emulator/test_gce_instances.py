@@ -251,9 +251,12 @@ class TestBulk:
 
     def test_any_zone(self, project):
         """Any shape fills the zones where there is room."""
-        with project.cloud.inject("capacity", room=2):
-            operation = project.done(project.bulk(5, location_policy={"target_shape": "ANY"}))
-        assert [] == errors(operation) or "VM_MIN_COUNT_NOT_REACHED" in errors(operation)
+        rooms = {f"{REGION}-a": 1, f"{REGION}-b": 2, f"{REGION}-c": 2, f"{REGION}-f": 0}
+        project.cloud.reset(figures={"capacity": rooms})
+        operation = project.done(project.bulk(5, location_policy={"target_shape": "ANY"}))
+        assert [] == errors(operation)
+        expected = {f"{REGION}-a": 1, f"{REGION}-b": 2, f"{REGION}-c": 2}
+        assert expected == {zone: len(some) for zone, some in project.names().items()}
 
     def test_names_as_given(self, project):
         """Each instance has the name that it is given, and a name that is taken refuses all."""
@@ -285,6 +288,14 @@ class TestBulk:
         """What cannot be is refused at once."""
         with pytest.raises(exceptions.BadRequest, match=said):
             project.bulk(2, **changes)
+
+    def test_ten_at_the_same_time(self, project):
+        """No more bulk operations are taken while ten run."""
+        project.cloud.reset(figures={"running_s": 600})
+        for number in range(10):
+            project.bulk(1, name_pattern=f"w{number}-#")
+        with pytest.raises(exceptions.Forbidden, match="At most 10 bulk operations"):
+            project.bulk(1)
 
     def test_a_thousand_in_one_call(self, project):
         """A thousand machines run after one call, and are gone again."""

@@ -10,6 +10,7 @@ import gce_account
 import pytest
 from gce_account import PLATFORM, ZONE, disk, script, spot
 
+from cloudprovider.emulator import Emulator
 from cloudprovider.emulator.images import dask_image
 
 ACCOUNT = "machine-1@{}.iam.gserviceaccount.com"
@@ -239,6 +240,18 @@ class TestLife:
         until(lambda: "DELETED" == states(project)["a"])
         assert [] == project.cloud.leftovers()
 
+    def test_a_maintained_machine_is_told_and_begins_again(self, project):
+        """One that may not move while it runs is told a minute before; then it is stopped and started."""
+        project.cloud.reset(time_scale=0.02)
+        project.run("a", scheduling={"on_host_maintenance": "TERMINATE"})
+        project.done(project.ask("instances", "simulate_maintenance_event_unary", zone=ZONE, instance="a"))
+        assert "TERMINATE_ON_HOST_MAINTENANCE" == project.metadata("a", "instance/maintenance-event")
+        until(lambda: 2 == sum(entry.kind == "n2-standard-2" for entry in project.cloud.ledger))
+        assert ("RUNNING", "NONE") == (
+            project.get("a").status,
+            project.metadata("a", "instance/maintenance-event"),
+        )
+
     def test_a_limited_machine_ends(self, project):
         """After maxRunDuration, in the cloud's time, it is deleted without anybody asking."""
         project.cloud.reset(time_scale=0.02)
@@ -246,6 +259,12 @@ class TestLife:
         project.run("a", scheduling=limit)
         until(lambda: "DELETED" == states(project)["a"])
         assert [] == project.cloud.leftovers()
+
+
+def test_machines_have_no_namespaces():
+    """They are on loopback: another network is refused before any process starts."""
+    with pytest.raises(ValueError, match="use network='loopback'"):
+        Emulator("gcp", network="namespaces")
 
 
 class TestBill:
