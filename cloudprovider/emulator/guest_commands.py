@@ -62,10 +62,6 @@ MKFS_VALUES = frozenset({"-L", "-b", "-d", "-i", "-l", "-m", "-n", "-t", "-E", "
 class Power(Protocol):
     """The machine's power, as seen from inside, and what is added to it."""
 
-    @property
-    def shutting_down(self) -> bool:
-        """Whether it has begun to shut down."""
-
     def off(self, *, again: bool = False) -> None:
         """Begin to shut down; `again` boots afterwards. Returns at once."""
 
@@ -239,8 +235,9 @@ class Systemctl:
         if verb in {"poweroff", "halt", "reboot"}:
             self._power.off(again=verb == "reboot")
             return 0
-        if verb in {"daemon-reload", "is-system-running"}:
-            return self._reload() if verb == "daemon-reload" else self._is_running(call)
+        if verb == "daemon-reload":
+            self._systemd.reload()
+            return 0
         actions: Mapping[str, Callable[[Call, str, set[str]], int]] = {
             "cat": self._cat,
             "disable": self._disable,
@@ -262,14 +259,6 @@ class Systemctl:
             call.warn("Too few arguments.")
             return 1
         return max(self._one(actions[verb], call, unit_name(name), options) for name in names)
-
-    def _reload(self) -> int:
-        self._systemd.reload()
-        return 0
-
-    def _is_running(self, call: Call) -> int:
-        call.say("stopping" if self._power.shutting_down else "running")
-        return int(self._power.shutting_down)
 
     @staticmethod
     def _one(action: Callable[[Call, str, set[str]], int], call: Call, name: str, options: set[str]) -> int:

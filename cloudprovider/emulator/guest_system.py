@@ -127,11 +127,6 @@ class System:
         """Power on. Returns at once."""
         self._booting.start()
 
-    @property
-    def shutting_down(self) -> bool:
-        """Whether it has begun to."""
-        return self._shutting_down
-
     def press(self, timeout_s: float) -> None:
         """The power button. Returns at once."""
         self.console("systemd-logind[1]: Power key pressed short.")
