@@ -17,6 +17,7 @@ from distributed.comm import CommClosedError
 from distributed.core import Status, rpc
 
 from cloudprovider import access, security
+from cloudprovider.budget import Budget, amount_of
 from cloudprovider.compat import translated_options
 from cloudprovider.config import Config, seconds
 from cloudprovider.errors import (
@@ -113,6 +114,9 @@ class CloudCluster(ScalingCluster):
         self._tunnel: Any = None
         self._renewed = -math.inf
         self._lead = Lead.sought()
+        self._budget = None if config.budget is None else Budget(usd=amount_of(config.budget))
+        self._inherited = False
+        self._told: frozenset[str] = frozenset()  # the machines that the budget was last divided among
         self._ended: CloudError | None = None
         self._complaint = ""
         super().__init__(asynchronous=asynchronous, loop=loop, name=self.estate.identity.name, quiet=True)
@@ -210,6 +214,8 @@ class CloudCluster(ScalingCluster):
             refusal = await self._reconcile() if self.fleet.missing > 0 else None
             if refusal and not self.fleet.machines:
                 raise refusal
+            if self._budget and not self._attach:
+                self._budget.check(await self._call(self.estate.committed))
             await connecting
         finally:
             connecting.cancel()
@@ -379,16 +385,36 @@ class CloudCluster(ScalingCluster):
 
     async def _renew(self) -> None:
         now = asyncio.get_running_loop().time()
+        if self._budget and self._told != frozenset(self.fleet.machines):
+            self._renewed = -math.inf
         if self.scheduler_comm is not None and now - self._renewed > RENEW_S:
             self._renewed = now
             lead, before = self._lead, self._lead.holder
-            status = await self.scheduler_comm.cloud_renew(manager=lead.manager, who=lead.who)
+            status = await self.scheduler_comm.cloud_renew(
+                manager=lead.manager, who=lead.who, budget=await self._paid()
+            )
             self.notices.hear(status.get("leaving", {}))
             self._lead = lead.told(status.get("lead"))
             if before or not self._lead.ours:  # whoever led has changed what there is
                 await self._call(self.estate.follow)
+            await self._inherit(status.get("budget"))
             if before != self._lead.holder:
                 self.events.emit(Phase.access, f"{self._where} {self._lead}.")
+
+    async def _paid(self) -> dict[str, float] | None:
+        """What the scheduler is told of the budget; nothing by who has none, or does not lead."""
+        if self._budget is None or not self._lead.ours:
+            return None
+        self._told = frozenset(self.fleet.machines)
+        return self._budget.record(await self._call(self.estate.committed))
+
+    async def _inherit(self, record: dict[str, Any] | None) -> None:
+        """Keep a budget that another manager began; a new amount counts from what was spent."""
+        if record and self._attach and not self._inherited:
+            self._inherited = True
+            asked = self._budget.usd if self._budget else None
+            self._budget = Budget.found(record, await self._call(self.estate.committed), asked)
+            self._renewed = -math.inf
 
     async def _take_the_lead(self) -> None:
         """Return when this manager decides.

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from cloudruntime.boot import Boot, Leases
 
 from cloudprovider import tags as ledger
+from cloudprovider.budget import amount_of
 from cloudprovider.errors import ConfigError
 from cloudprovider.provider import Identity
 
@@ -144,6 +145,9 @@ class Config:
         How long a peer may be silent on the network before Dask gives it up.
     max_lifetime
         The hard end of everything in the cluster.
+    budget
+        What the cluster may cost in all, such as `"25 USD"`: it ends in time, also when nobody looks.
+        Default: no limit.
     start_timeout
         How long the scheduler may take from its order to its first answer.
     tags
@@ -180,6 +184,7 @@ class Config:
     work_timeout: str | float = "2 hours"
     network_timeout: str | float = "5 minutes"
     max_lifetime: str | float = "24 hours"
+    budget: str | float | None = None
     start_timeout: str | float = "10 minutes"
     tags: Mapping[str, str] = field(default_factory=dict)
     security: Any = True
@@ -267,6 +272,8 @@ class Config:
             seconds(getattr(self, f"{option}_timeout"), f"{option}_timeout")
         if seconds(self.max_lifetime, "max_lifetime") <= 0:
             raise ConfigError("max_lifetime must be longer than nothing.")
+        if self.budget is not None:
+            amount_of(self.budget)
         self._check_environment()
         self._check_tags()
         if self.allow_from is not None:

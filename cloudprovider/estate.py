@@ -22,7 +22,7 @@ from cloudprovider.config import seconds
 from cloudprovider.errors import AccessError, CloudError, CloudWarning, QuotaError
 from cloudprovider.events import Phase
 from cloudprovider.fleet import Fleet, Notice
-from cloudprovider.provider import contact
+from cloudprovider.provider import State, contact
 from cloudprovider.quotas import Limits, too_many
 
 if TYPE_CHECKING:
@@ -294,6 +294,12 @@ class Estate:
         self._read_meter()
         bill = self._meter.bill(self.provider.now())
         return dataclasses.replace(bill, notes=(*bill.notes, *notes))
+
+    def committed(self) -> Bill:
+        """The same, with what an hour of every machine costs that was ordered, also while it boots."""
+        live = [machine for machine in self._ever() if machine.state is not State.gone]
+        per_hour = sum(self.provider.rate(machine).per_hour for machine in live)
+        return dataclasses.replace(self.cost(), per_hour=per_hour)
 
     def _read_meter(self) -> None:
         for machine in self._ever():

@@ -35,6 +35,8 @@ from cloudprovider.security import Secrets
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from cloudprovider.bill import Rate
+
 __all__ = ["LocalConfig", "LocalProvider"]
 
 #: Seconds a machine may take to end after it was asked to, before it is made to.
@@ -54,12 +56,15 @@ class LocalConfig(Config):
         Where records, secrets and logs are. Default: one folder of this user's in the temporary folder.
     capacity
         How many machines there is room for; None for no limit.
+    price
+        US dollars an hour that a machine is said to cost, to try a budget out. Default: nothing.
     """
 
     section: ClassVar[str] = "local"
 
     directory: str | None = None
     capacity: int | None = None
+    price: float = 0.0
     allow_from: str | Sequence[str] | None = "127.0.0.0/8"
 
     @property
@@ -228,6 +233,12 @@ class LocalProvider(Provider):
             self.identity = here
         shutil.rmtree(home)
         return Swept(machines=machines, resources=(str(home),))
+
+    def rate(self, machine: Machine) -> Rate:  # noqa: ARG002  every process costs the same
+        """What a machine is said to cost."""
+        from cloudprovider.bill import Rate
+
+        return Rate(per_hour=self.config.price)
 
     def expired(self) -> tuple[str, ...]:
         known = [(home.name, self._identity(home)) for home in self._homes()]

@@ -24,6 +24,7 @@ class Exit(enum.IntEnum):
     no_client_work = 73
     expired = 74
     interrupted = 75
+    budget = 76
 
 
 #: What each exit means, for the last log line and for whoever reads an exit code.
@@ -42,6 +43,7 @@ REASONS = {
     Exit.no_client_work: "work went on, but no client renewed the lease",
     Exit.expired: "the hard end of the cluster has come",
     Exit.interrupted: "the machine was told to stop",
+    Exit.budget: "the cluster's budget is spent",
 }
 
 

@@ -2,9 +2,10 @@
 
 Operations that it adds to the Scheduler's, for managers and machines (`await scheduler_comm.<op>()`):
 
-`cloud_renew(manager=..., who=...)`
-    A manager is there: renews the lease as a connected client does, and leads if nobody else does. Returns
-    `cloud_status()`.
+`cloud_renew(manager=..., who=..., budget=...)`
+    A manager is there: renews the lease as a connected client does, and leads if nobody else does. Who leads
+    says for how long the budget pays for the machines there are: `{"usd", "spent", "per_s", "left_s"}`.
+    Returns `cloud_status()`.
 `cloud_status()`
     Leases, clients, ended workers, versions, in `lead` which manager decides, in `leaving` the machines with a
     notice, and in `work` what is left to do and on whom, as JSON.
@@ -88,6 +89,7 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
         self.reason = Exit.asked.name
         self.renewed: float | None = None
         self.lead: Lead | None = None
+        self.budget: tuple[dict[str, float], float] | None = None  # and when it was said
         self.left: deque[dict[str, Any]] = deque(maxlen=1000)
         self.started = time.time()
         self.over = asyncio.Event()
@@ -160,11 +162,14 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
         await leaver.over.wait()
         return leaver.record()
 
-    async def cloud_renew(self, comm: Any, manager: str = "", who: str = "") -> dict[str, Any]:
+    async def cloud_renew(
+        self, comm: Any, manager: str = "", who: str = "", budget: dict[str, float] | None = None
+    ) -> dict[str, Any]:
         """Renew the lease as a connected client does, and the lead if it is free or this manager's."""
         self.renewed = time.monotonic()
         if manager and (self.lead is None or self.lead.over or self.lead.manager == manager):
             self.lead = Lead(manager, who, self.renewed, comm)
+            self.budget = (budget, self.renewed) if budget else self.budget
         return await self.cloud_status()
 
     async def cloud_status(self) -> dict[str, Any]:
@@ -177,6 +182,7 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
             **dataclasses.asdict(self.facts()),
             "clients": self.clients(),
             "lead": None if self.lead is None or self.lead.over else self.lead.record(),
+            "budget": self.paying(),
             "left": list(self.left),
             "leaving": self.leavers.records(),
             "work": work(self.scheduler),
@@ -200,7 +206,17 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
             ),
             idle_s=max(0.0, time.time() - idle_since) if idle_since else 0.0,
             renewed_s=None if self.renewed is None else time.monotonic() - self.renewed,
+            budget_s=budget["left_s"] if (budget := self.paying()) else None,
         )
+
+    def paying(self) -> dict[str, float] | None:
+        """The budget as it must be by now, if every machine that was ordered still bills; None without one."""
+        if self.budget is None:
+            return None
+        said, when = self.budget
+        since = time.monotonic() - when
+        spent = said["spent"] + said["per_s"] * since
+        return {**said, "spent": spent, "left_s": said["left_s"] - since}
 
     def pages(self) -> list[int]:
         """Ports of the pages of workers that share this machine's address."""

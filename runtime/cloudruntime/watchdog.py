@@ -33,12 +33,15 @@ class Facts:
         Seconds since there was work.
     renewed_s
         Seconds since a manager renewed the lease; None when none ever did.
+    budget_s
+        Seconds that the budget still pays for; None where there is none.
     """
 
     clients: int = 0
     working: bool = False
     idle_s: float = 0.0
     renewed_s: float | None = None
+    budget_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,8 @@ class SchedulerLife:
         When the scheduler process last said anything; None until its first word.
     working
         Whether there was work at the last report.
+    paid
+        Until when the budget pays; None where there is none.
     """
 
     leases: Leases
@@ -98,6 +103,7 @@ class SchedulerLife:
     busy: float
     reported: float | None = None
     working: bool = False
+    paid: float | None = None
 
     @classmethod
     def begun(cls, leases: Leases, now: float) -> SchedulerLife:
@@ -116,12 +122,15 @@ class SchedulerLife:
             attended=max(attended),
             busy=max(self.busy, busy),
             working=facts.working,
+            paid=None if facts.budget_s is None else now + facts.budget_s,
         )
 
     def due(self, now: float, epoch: float) -> Exit | None:
         """Why the machine must end now; None while it may live. Times as for `WorkerLife.due`."""
         if _expired(self.leases, epoch):
             return Exit.expired
+        if self.paid is not None and now >= self.paid:
+            return Exit.budget
         if self.reported is None:
             return Exit.failed if now - self.busy >= max(self.leases.no_client, START_S) else None
         if self.working or self._silent(now):  # silence is work: code that holds the interpreter lock
