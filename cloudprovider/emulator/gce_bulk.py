@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cloudprovider.emulator.gce_orders import Order
     from cloudprovider.emulator.gce_request import Call
 
-MOST = 5000
+MOST = 1000
 MOST_AT_ONCE = 10
 HASHES = re.compile(r"[^#]*(#{1,18})[^#]*")
 #: Fields of instances that a bulk of them takes only where it is for all alike.
