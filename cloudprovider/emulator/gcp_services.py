@@ -11,7 +11,7 @@ from cloudprovider.emulator.gcp_logging import Logging
 from cloudprovider.emulator.gcp_policies import WITH_CONDITIONS, canonical
 from cloudprovider.emulator.gcp_secrets import SecretManager
 from cloudprovider.emulator.gcp_tokens import CLOUD_PLATFORM
-from cloudprovider.emulator.gcp_wire import NUMBER, PROJECT, UNIVERSE, GCPError
+from cloudprovider.emulator.gcp_wire import NUMBER, PERSON, PROJECT, UNIVERSE, GCPError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,9 +150,17 @@ class GCPServices:
             attributes = {"resource.type": type, "resource.service": type.partition("/")[0]}
             attributes["resource.name"] = _seen(resource, type)
         mine = f"{canonical(resource)}/".startswith(f"projects/{PROJECT}/")
-        if mine and self.iam.policies.allows(principal.member, permission, resource, attributes):
+        allowed = mine and self._leaves(principal, permission)
+        if allowed and self.iam.policies.allows(principal.member, permission, resource, attributes):
             return ""
         return _refusal(permission, resource)
+
+    def _leaves(self, principal: Principal, permission: str) -> bool:
+        """Whether the roles that a fault holds the person to have a permission; machines have their own roles."""
+        roles = [fault.allowed for fault in self._account.faults.of("policy")]
+        if principal.email != PERSON:
+            return True
+        return all(any(permission in role["includedPermissions"] for role in allowed) for allowed in roles)
 
     def leftovers(self) -> list[str]:
         """What somebody has made and not removed, one line each: secrets, and bindings that speak of a cluster.

@@ -471,6 +471,17 @@ def test_denied_call_names_what_is_missing(cloud, person):
     assert "error" not in person("GET", f"{P}/secrets")
 
 
+def test_person_is_held_to_a_role(cloud, person):
+    """With a role's permissions injected as policy, the person may do what it has, and machines what theirs have."""
+    member, machine = person.account(cloud)
+    person.secret("one", "x")
+    person.bind({"role": "roles/secretmanager.secretAccessor", "members": [member]})
+    cloud.inject("policy", allowed=[{"includedPermissions": ["secretmanager.secrets.list"]}])
+
+    assert "error" not in person("GET", f"{P}/secrets")
+    assert ["PERMISSION_DENIED", "x"] == [person.read("one"), machine.read("one")]
+
+
 # -- conditions and filters ----------------------------------------------------------------------------
 
 INSTANCE = {
