@@ -5,6 +5,7 @@ https://cloud.google.com/compute/resource-usage
 
 from __future__ import annotations
 
+from collections import Counter
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from cloudprovider.emulator.gce_links import region_of
 from cloudprovider.emulator.gce_operations import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from cloudprovider.emulator.account import Account
     from cloudprovider.emulator.faults import Fault
@@ -95,10 +96,10 @@ class Capacity:
 
     def within_quota(self, order: Order, zone: str) -> tuple[int, str]:
         """How many machines of an order the project may still have, and which quota says so."""
-        region = region_of(zone)
+        used = {False: self._used(region_of(zone)), True: self._used("")}
         left = {
-            metric: max(0, int((self._limit(metric) - self._used(metric, region)) // amount))
-            for metric, amount in self._counted(order).items()
+            metric: max(0, int((self._limit(metric) - used[metric in GLOBAL][metric]) // amount))
+            for metric, amount in metrics(order).items()
             if amount
         }
         return min(((count, metric) for metric, count in left.items()), default=(ENDLESS, ""))
@@ -123,8 +124,9 @@ class Capacity:
 
     def quotas(self, region: str) -> list[dict[str, Any]]:
         """The quotas of a region, or with no region those that count everywhere, as answers tell them."""
+        used = self._used(region)
         return [
-            {"metric": metric, "limit": self._limit(metric), "usage": self._used(metric, region)}
+            {"metric": metric, "limit": self._limit(metric), "usage": float(used[metric])}
             for metric in (REGIONAL if region else GLOBAL)
         ]
 
@@ -136,20 +138,16 @@ class Capacity:
             return min(limit, float(fault.room)) if fault else limit
         return limit
 
-    def _used(self, metric: str, region: str) -> float:
-        return float(
-            sum(
-                self._counted(one.order).get(metric, 0)
-                for one in self.instances()
-                if one.state in HOLDING and region in ("", region_of(one.zone))
-            )
-        )
-
-    def _counted(self, order: Order) -> Mapping[str, float]:
-        return metrics(order)
+    def _used(self, region: str) -> Counter[str]:
+        """What machines count for in a region, or with no region anywhere."""
+        used: Counter[str] = Counter()
+        for one in self.instances():
+            if one.state in HOLDING and region in ("", region_of(one.zone)):
+                used.update(one.counts)
+        return used
 
 
-def metrics(order: Order) -> dict[str, float]:
+def metrics(order: Order) -> dict[str, Any]:
     """What one machine of an order counts for, by quota.
 
     https://cloud.google.com/compute/resource-usage#cpu_quota
@@ -157,7 +155,7 @@ def metrics(order: Order) -> dict[str, float]:
     spot = order.market == "spot"
     family = order.type.partition("-")[0]
     own = f"{family.upper()}_CPUS" if family in OWN_CPUS else "CPUS"
-    found: dict[str, float] = {"PREEMPTIBLE_CPUS" if spot else own: order.vcpus, "INSTANCES": 1}
+    found: dict[str, Any] = {"PREEMPTIBLE_CPUS" if spot else own: order.vcpus, "INSTANCES": 1}
     found["CPUS_ALL_REGIONS"] = order.vcpus
     for name, count in order.gpus.items():
         card = name.removeprefix("nvidia-").removeprefix("tesla-").replace("-", "_").upper()

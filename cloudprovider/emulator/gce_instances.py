@@ -51,6 +51,7 @@ class Instances:
         self._networks, self._disks = networks, disks
         self.capacity, self.orders, self.life = capacity, orders, life
         self._known: dict[Place, LiveInstance] = {}
+        self._by_id: dict[str, LiveInstance] = {}
         self._gone: list[tuple[float, LiveInstance]] = []
         capacity.instances = lambda: list(self._known.values())
         life.gone = self._forget
@@ -98,13 +99,13 @@ class Instances:
         LookupError
             When there is none.
         """
-        for one in self._known.values():
-            if one.id == id:
-                return one
+        if id in self._by_id:
+            return self._by_id[id]
         raise LookupError(f"There is no machine {id}.")
 
     def _forget(self, instance: LiveInstance) -> None:
         self._known.pop(instance.where, None)
+        self._by_id.pop(instance.id, None)
         self._gone = [*self._gone[-MOST_REMEMBERED:], (time.time(), instance)]
 
     def _find(self, request: Call) -> LiveInstance:
@@ -163,7 +164,7 @@ class Instances:
 
     def make(self, where: Place, order: Order, operation: Operation) -> LiveInstance:
         """Make an instance for which there is room, and begin its life."""
-        taken = any(one.name == where.name for one in self._known.values())
+        taken = where.name in self._by_id
         id = f"{where.name}.{where.scope.partition('/')[2]}" if taken else where.name
         instance = LiveInstance(where, order, id, self._networks.network_of(order.subnetwork))
         instance.inside = self._account.room.engine != "none"
@@ -172,7 +173,7 @@ class Instances:
         )
         instance.disks = [(self._disks.made(disk, where), disk) for disk in order.disks]
         operation.document["targetId"] = instance.number
-        self._known[where] = instance
+        self._known[where] = self._by_id[id] = instance
         self.life.begin(instance, operation)
         return instance
 

@@ -6,6 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from cloudprovider.emulator.gce_capacity import metrics
 from cloudprovider.emulator.gce_catalogue import cpu_platform
 from cloudprovider.emulator.gce_links import BASE, Place, fingerprint, stamp
 from cloudprovider.emulator.gce_orders import KEPT
@@ -41,6 +42,7 @@ class LiveInstance:
         self.created = time.time()
         self.zone = where.scope.partition("/")[2]
         self.name, self.type, self.market = where.name, order.type, order.market
+        self.counts = metrics(order)
         self.address = ""
         self.public_address = ""
         self.disks: list[tuple[Document, Any]] = []  # each disk, and its order

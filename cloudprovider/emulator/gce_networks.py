@@ -68,6 +68,7 @@ class Networks:
         self._account, self._operations = account, operations
         self._known: dict[Place, Document] = {}
         self._used: dict[str, dict[str, str]] = {}  # by subnetwork: address, and whose it is
+        self._next: dict[str, int] = {}  # by subnetwork: which address to try first
         self.handlers: dict[str, Callable[[Call], Any]] = {}
         for collection in KINDS:
             for verb in ("get", "list", "insert", "delete", "patch", "aggregatedList"):
@@ -367,10 +368,13 @@ class Networks:
             used[wanted] = owner
             return wanted
         block = self.block(subnetwork)
-        for number in range(2, block.num_addresses - 2) if self.free(subnetwork) else ():
-            address = str(block[number])
+        room = block.num_addresses - KEPT
+        first = self._next.get(subnetwork.link, 0)
+        for number in range(first, first + room) if self.free(subnetwork) else ():
+            address = str(block[2 + number % room])
             if address not in used:
                 used[address] = owner
+                self._next[subnetwork.link] = (number + 1) % room
                 return address
         raise Failure(
             "IP_SPACE_EXHAUSTED",

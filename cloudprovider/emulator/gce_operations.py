@@ -150,9 +150,8 @@ class Operations:
         self._account.timers.after(max(self._account.profile.address_s, 0.02), act)
 
     def _forget_old(self) -> None:
-        over = [name for name, one in self._known.items() if time.monotonic() - one.made > REMEMBERED_S]
-        for name in over:
-            del self._known[name]
+        while self._known and time.monotonic() - next(iter(self._known.values())).made > REMEMBERED_S:
+            del self._known[next(iter(self._known))]
 
     # -- asking once ---------------------------------------------------------------------------------
 
