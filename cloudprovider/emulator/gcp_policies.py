@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import functools
 import json
 import re
 import secrets
@@ -119,7 +120,7 @@ class Policies:
             if role in ("roles/owner", "roles/editor", "roles/viewer"):
                 raise GCPError(400, f"Conditions can't be set on bindings of the basic role {role}.")
             try:
-                Condition(str(condition.get("expression", "")))
+                _condition(str(condition.get("expression", "")))
             except ConditionError as error:
                 raise GCPError(400, f"Condition expression compilation failed: {error}.") from error
 
@@ -182,7 +183,12 @@ def _grants(bindings: list[Binding]) -> Iterator[str]:
 
 def _holds(binding: Binding, attributes: Mapping[str, Value]) -> bool:
     condition = binding.get("condition")
-    return condition is None or Condition(condition["expression"]).holds(attributes)
+    return condition is None or _condition(condition["expression"]).holds(attributes)
+
+
+@functools.lru_cache(1024)
+def _condition(text: str) -> Condition:
+    return Condition(text)
 
 
 def _without_condition(binding: Binding) -> Binding:

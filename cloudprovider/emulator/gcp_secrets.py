@@ -57,6 +57,7 @@ class _Secret:
     document: dict[str, Any]
     versions: list[dict[str, Any]] = field(default_factory=list)
     payloads: list[bytes] = field(default_factory=list)
+    sums: list[int] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -220,8 +221,8 @@ class SecretManager:
         data = base64.b64decode(payload.get("data", "").replace("-", "+").replace("_", "/"))
         if not 1 <= len(data) <= MOST_BYTES:
             raise GCPError(400, f"The secret payload must be between 1 byte and {MOST_BYTES} bytes.")
-        checked = "dataCrc32c" in payload
-        if checked and int(payload["dataCrc32c"]) != crc32c(data):
+        checked, sum = "dataCrc32c" in payload, crc32c(data)
+        if checked and int(payload["dataCrc32c"]) != sum:
             raise GCPError(400, "The checksum of the payload does not match.")
         made = {
             "name": f"{one.name}/versions/{len(one.versions) + 1}",
@@ -233,6 +234,7 @@ class SecretManager:
         }
         one.versions.append(made)
         one.payloads.append(data)
+        one.sums.append(sum)
         return dict(made)
 
     def _version(self, request: Request) -> tuple[_Secret, int]:
@@ -248,7 +250,7 @@ class SecretManager:
         if version["state"] != "ENABLED":
             message = f"Secret Version [{version['name']}] is in {version['state']} state."
             raise GCPError(400, message, code="FAILED_PRECONDITION")
-        payload = {"data": base64.b64encode(data).decode(), "dataCrc32c": str(crc32c(data))}
+        payload = {"data": base64.b64encode(data).decode(), "dataCrc32c": str(one.sums[index])}
         return {"name": version["name"], "payload": payload}
 
     def _get_version(self, request: Request) -> Any:
