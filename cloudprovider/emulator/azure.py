@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from cloudprovider.emulator import azure_leftovers, azure_operations
+from cloudprovider.emulator.azure_bills import minimum_s
 from cloudprovider.emulator.azure_groups import TAGS, Groups
 from cloudprovider.emulator.azure_imds import Metadata
 from cloudprovider.emulator.azure_limits import Limits
@@ -71,6 +72,7 @@ class Azure:
 
     def __init__(self, account: Account) -> None:
         self.account = account
+        account.ledger.minimum_s = minimum_s()
         self.tls = identity().context
         self.front = account.endpoint.replace("http:", "https:", 1)
         self.services = AzureServices(account, self.front)
@@ -195,6 +197,7 @@ class Azure:
         }
 
     def _answered(self, request: Request) -> Reply:
+        self._rights.authenticated(request)
         if poll := POLL.fullmatch(request.path):
             return self._polled(request, poll)
         handler, operation = self.services.handler(request), None
@@ -240,7 +243,6 @@ class Azure:
     def _polled(self, request: Request, poll: re.Match[str]) -> Reply:
         request.service = (poll["service"] or "resources").lower()
         request.operation = "Operations.Get"
-        self._rights.authenticated(request)
         self._wait(request)
         self._refused(request)
         remaining = self._limits.take(request, "")

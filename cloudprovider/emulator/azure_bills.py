@@ -6,7 +6,7 @@ import math
 
 from cloudprovider import prices
 
-__all__ = ["ADDRESS", "address_price", "disk_price", "machine_price"]
+__all__ = ["ADDRESS", "address_price", "disk_price", "machine_price", "minimum_s"]
 
 ADDRESS = "public IPv4"
 
@@ -21,6 +21,11 @@ def disk_price(location: str, kind: str, size_gib: int) -> float:
     """US dollars an hour of a managed disk."""
     rate = prices.azure_rate(location, "", "on-demand", disk_gib=size_gib, disk_type=kind, public=False)
     return rate.parts.get("disk", math.nan)
+
+
+def minimum_s() -> float:
+    """What bills at the least of everything."""
+    return float(prices.table("azure")["minimum_s"])
 
 
 def address_price() -> float:

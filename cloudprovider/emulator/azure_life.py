@@ -67,6 +67,7 @@ class Guests(Insides["LiveVM"]):
             region=order.location,
             zone=order.zone,
             image=order.image.name,
+            system=order.image.system,
             ecs_agent=False,
         )
         return self.guest(

@@ -32,6 +32,7 @@ INTERFACE = "Microsoft.Network/networkInterfaces"
 ADDRESSES = "Microsoft.Network/publicIPAddresses"
 BASTION = "Microsoft.Network/bastionHosts"
 GATEWAY = "Microsoft.Network/natGateways"
+MEMBERS = "Microsoft.Network/applicationSecurityGroups"
 #: Operations of each type: how the SDK calls the group of them.
 TYPES = {
     "VirtualNetworks": NETWORK,
@@ -42,6 +43,7 @@ TYPES = {
     "PublicIPAddresses": ADDRESSES,
     "BastionHosts": BASTION,
     "NatGateways": GATEWAY,
+    "ApplicationSecurityGroups": MEMBERS,
 }
 #: Addresses of a subnet that Azure keeps: https://learn.microsoft.com/azure/virtual-network/virtual-networks-faq
 RESERVED = 5

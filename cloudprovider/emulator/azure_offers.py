@@ -152,6 +152,8 @@ class Offers:
 
     def _image(self, request: Request) -> Reply:
         where = [request.names[key] for key in ("publisher_name", "offer", "skus", "version")]
+        if where[3].lower() == "latest":  # only orders know that word
+            raise AzureError(404, "NotFound", "Artifact: VMImage was not found.")
         image = self._published(where)
         location = check_location(request.names["location"])
         own: dict[str, Any] = {
@@ -248,8 +250,11 @@ class Offers:
             raise AzureError(404, "GalleryImageNotFound" if "/galleries/" in id else "ImageNotFound", text)
         definition = self._store.find(id.partition("/versions/")[0]) or found
         own, plan = definition.properties, definition.properties.get("purchasePlan") or {}
+        disks = found.properties.get("storageProfile") or {}
+        disk = disks.get("osDiskImage") or disks.get("osDisk") or {}
         return Image(
             name=id,
+            size_gib=int(disk.get("sizeInGB") or disk.get("diskSizeGB") or 30),
             architecture=own.get("architecture", "x64"),
             generation=own.get("hyperVGeneration", "V1" if found.type == IMAGE else "V2"),
             plan=plan.get("name", ""),

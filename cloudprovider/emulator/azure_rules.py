@@ -40,7 +40,8 @@ def check(name: str, rule: dict[str, Any], others: Iterable[tuple[str, dict[str,
         text = f"Security rule {name} has invalid Priority. Value provided: {priority} Allowed range {FIRST}-{LAST}."
         raise AzureError(400, "SecurityRuleInvalidPriority", text)
     for one, many in EITHER:
-        if not (rule.get(one) or rule.get(many)) and not rule.get("sourceApplicationSecurityGroups"):
+        members = f"{one.removesuffix('AddressPrefix')}ApplicationSecurityGroups"
+        if not (rule.get(one) or rule.get(many) or rule.get(members)):
             what = one[0].upper() + one[1:]
             text = f"Required security rule parameters are missing for security rule with Id: {name}. {what}."
             raise AzureError(400, "SecurityRuleParameterMissing", text)

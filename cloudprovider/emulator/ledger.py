@@ -27,6 +27,8 @@ class Ledger:
     """Who ran how long; thread-safe."""
 
     def __init__(self) -> None:
+        self.minimum_s = MINIMUM_S
+        """What bills at the least; a cloud may have another."""
         self._accounts: dict[str, list[_Account]] = {}
         self._lock = threading.Lock()
 
@@ -47,7 +49,7 @@ class Ledger:
         now = time.time()
         with self._lock:
             return [
-                _entry(machine, account, now)
+                _entry(machine, account, now, self.minimum_s)
                 for machine, accounts in self._accounts.items()
                 for account in accounts
             ]
@@ -58,9 +60,9 @@ class Ledger:
             self._accounts.clear()
 
 
-def _entry(machine: str, account: _Account, now: float) -> LedgerEntry:
+def _entry(machine: str, account: _Account, now: float, minimum_s: float) -> LedgerEntry:
     seconds = max(0.0, (now if account.ended is None else account.ended) - account.started)
-    billed = max(math.ceil(round(seconds, 3)), MINIMUM_S)  # begun seconds bill; a clock's noise is none
+    billed = max(math.ceil(round(seconds, 3)), minimum_s)  # begun seconds bill; a clock's noise is none
     price = billed * account.hourly / HOUR_S
     return LedgerEntry(
         machine=machine, kind=account.kind, market=account.market, seconds=seconds, price=price
