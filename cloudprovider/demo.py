@@ -1,4 +1,4 @@
-"""The demo: a real `FargateCluster` on the embedded cloud, from the first call to the receipt."""
+"""The demo: a real cluster on an embedded cloud, from the first call to the receipt; the same on each."""
 
 from __future__ import annotations
 
@@ -16,11 +16,44 @@ if TYPE_CHECKING:
     from cloudprovider.cluster import CloudCluster
     from cloudprovider.emulator import Emulator
 
-__all__ = ["Report", "run"]
+__all__ = ["STAGES", "Report", "Stage", "run"]
 
-#: The published latencies of Fargate, times this: a boot of 40 seconds takes 4.
-TIME_SCALE = 0.1
+#: The published latencies of each cloud, times this: a boot of 40 seconds takes 2.
+TIME_SCALE = 0.05
 WORKERS, MOST = 3, 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Where the demo can be shown.
+
+    Parameters
+    ----------
+    cloud
+        What the emulator calls the cloud.
+    title
+        What people call it.
+    through
+        The library that the manager speaks to it by.
+    options
+        Of the cluster, where its defaults are not enough.
+    """
+
+    cloud: str
+    title: str
+    through: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+#: By what the command line calls a provider; the emulator has a profile of the same name.
+STAGES = {
+    "fargate": Stage(cloud="aws", title="AWS", through="boto3", options={"worker_cpu": 1}),
+    "ec2": Stage(cloud="aws", title="AWS", through="boto3"),
+    "gcp": Stage(cloud="gcp", title="Google Cloud", through="google-cloud-compute"),
+    "azure": Stage(
+        cloud="azure", title="Azure", through="azure-mgmt-compute", options={"region": "westeurope"}
+    ),
+}
 
 
 @dataclass(kw_only=True)
@@ -51,11 +84,13 @@ class Report:
     seconds: float = 0.0
 
 
-def run(*, keep: bool = False) -> Report:
+def run(name: str = "fargate", *, keep: bool = False) -> Report:
     """Run the demo.
 
     Parameters
     ----------
+    name
+        One of `STAGES`.
     keep
         Leave the embedded cloud up until Ctrl-C, and print how to connect to it.
     """
@@ -66,31 +101,33 @@ def run(*, keep: bool = False) -> Report:
     logging.getLogger("distributed.deploy.adaptive").setLevel(logging.WARNING)
     console = Console(highlight=False)
     began = time.monotonic()
-    report = Report()
+    report, stage = Report(), STAGES[name]
     _say(
         console,
-        "An emulated AWS on this computer",
-        f"published Fargate latencies x {TIME_SCALE}, real processes",
+        f"The emulated {stage.title} on this computer",
+        f"published latencies of {name} x {TIME_SCALE}, real processes",
     )
-    with Emulator("aws", profile="fargate", time_scale=TIME_SCALE, seed=1) as cloud, cloud.active():
-        _cluster_part(console, cloud, report)
+    with Emulator(stage.cloud, profile=name, time_scale=TIME_SCALE, seed=1) as cloud, cloud.active():
+        _cluster_part(console, cloud, report, name)
         report.left_behind = _what_is_left(console, cloud)
         report.seconds = round(time.monotonic() - began, 1)
         report.ok = not report.left_behind and bool(report.result.get("survived"))
         verdict = "[bold green]All of it worked" if report.ok else "[bold red]Something went wrong"
         console.print(f"\n{verdict}[/] in {report.seconds} s.")
         if keep:
-            _keep(console, cloud)
+            _keep(console, cloud, stage)
     return report
 
 
-def _cluster_part(console: Console, cloud: Emulator, report: Report) -> None:
-    from cloudprovider import FargateCluster
+def _cluster_part(console: Console, cloud: Emulator, report: Report, name: str) -> None:
     from cloudprovider.bill import receipt
+    from cloudprovider.discovery import cluster_class
 
-    call = f"FargateCluster(n_workers={WORKERS}, spot='fallback')"
-    _say(console, call, "the real manager, through boto3")
-    with FargateCluster(n_workers=WORKERS, worker_cpu=1, spot="fallback", progress=True) as cluster:
+    cls, stage = cluster_class(name), STAGES[name]
+    options = {**stage.options, "n_workers": WORKERS, "spot": "fallback"}
+    shown = ", ".join(f"{key}={value!r}" for key, value in options.items())
+    _say(console, f"{cls.__name__}({shown})", f"the real manager, through {stage.through}")
+    with cls(**options, progress=True) as cluster:
         cluster.wait_for_workers(WORKERS, timeout=60)
         report.timeline = cluster.timeline.as_json()
         console.print(cluster.timeline)
@@ -121,8 +158,14 @@ def _compute(console: Console, client: Any) -> dict[str, float]:
 
 def _scale(console: Console, cluster: CloudCluster, client: Any, cloud: Emulator) -> dict[str, Any]:
     """Adapt up for work there is, lose a spot machine in the middle of it, adapt down when it is done."""
-    _say(console, f"cluster.adapt(minimum=1, maximum={MOST})", "then 240 tasks of a quarter second")
-    # Machines boot in a tenth of their time here, but a billing minute is a minute: by itself adapt would
+    threads = sum(worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values())
+    tasks = 60 * threads
+    _say(
+        console,
+        f"cluster.adapt(minimum=1, maximum={MOST})",
+        f"then {tasks} tasks of a quarter second, {threads} at once",
+    )
+    # Machines boot in a twentieth of their time here, but a billing minute is a minute: by itself adapt would
     # keep an idle machine to its end, so `keep_paid=False` lets us see it go.
     cluster.adapt(
         minimum=1,
@@ -137,18 +180,17 @@ def _scale(console: Console, cluster: CloudCluster, client: Any, cloud: Emulator
         time.sleep(0.25)
         return x * x
 
-    futures = client.map(square, range(240), pure=False)
-    _wait(lambda: len(cluster.observed) == MOST, 12)
-    peak = len(cluster.observed)
+    futures = client.map(square, range(tasks), pure=False)
+    peak = 0
+    for _ in range(200):
+        peak = max(peak, len(cluster.observed))
+        if peak == MOST or all(future.done() for future in futures):
+            break
+        time.sleep(0.1)
     console.print(f"  up to {peak} workers")
-    victim = next((m.id for m in cloud.machines() if m.market == "spot" and m.state == "RUNNING"), None)
-    if victim:
-        cloud.interrupt(victim)
-        console.print(
-            f"  the cloud takes back spot machine {victim[:12]}...: its data moves, the work goes on"
-        )
+    victim = _take_back(console, cluster, cloud)
     total = sum(client.gather(futures))
-    expected = sum(x * x for x in range(240))
+    expected = sum(x * x for x in range(tasks))
     console.print(f"  sum of squares {total:,}: {'right' if total == expected else 'WRONG'}, nothing lost")
     del futures
     fewest = _wait(lambda: len(cluster.workers) == 1, 20)
@@ -157,12 +199,24 @@ def _scale(console: Console, cluster: CloudCluster, client: Any, cloud: Emulator
         "  [dim]adapted with keep_paid=False; by itself, idle machines stay for their paid minute[/]"
     )
     return {
+        "tasks": tasks,
         "sum of squares": total,
         "most workers": peak,
         "fewest workers": len(cluster.workers),
         "interrupted": victim,
         "survived": total == expected and bool(victim) and peak > WORKERS and bool(fewest),
     }
+
+
+def _take_back(console: Console, cluster: CloudCluster, cloud: Emulator) -> str | None:
+    """Let the cloud take back a spot machine that has work, with its own notice; None when there is none."""
+    machines = dict(cluster.fleet.machines)
+    on_spot = [id for id in sorted(machines) if machines[id].market == "spot" and id in cluster.observed]
+    for victim in on_spot[:1]:
+        cloud.interrupt(victim)
+        console.print(f"  the cloud takes back spot machine {victim}: its data moves, the work goes on")
+        return victim
+    return None
 
 
 def _wait(condition: Callable[[], Any], timeout_s: float) -> Any:
@@ -183,8 +237,8 @@ def _what_is_left(console: Console, cloud: Emulator) -> list[str]:
     return left
 
 
-def _keep(console: Console, cloud: Emulator) -> None:
-    _say(console, "The emulated AWS stays up until Ctrl-C", "in another shell:")
+def _keep(console: Console, cloud: Emulator, stage: Stage) -> None:
+    _say(console, f"The emulated {stage.title} stays up until Ctrl-C", "in another shell:")
     for key, value in cloud.environ.items():
         console.print(f"export {key}={value}", soft_wrap=True)
     with suppress(KeyboardInterrupt):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from cloudprovider.demo import STAGES
+
 __all__ = ["POLICIES", "demo", "policy"]
 
 #: The files under templates/policies.
@@ -37,14 +39,17 @@ def policy(name: str, region: str, account: str) -> None:
     click.echo(json.dumps(json.loads(of(name, region=region, account=account)), indent=2))
 
 
-@click.command(short_help="Show it all on the embedded cloud.")
+@click.command(short_help="Show it all on an embedded cloud.")
+@click.option(
+    "--cloud", "name", type=click.Choice([*STAGES]), default="fargate", show_default=True, help="Which."
+)
 @click.option("--keep", is_flag=True, help="Leave the embedded cloud up and print how to connect.")
 @click.option("--json", "report", type=click.Path(dir_okay=False), help="Write the report to a file.")
-def demo(report: str | None, *, keep: bool) -> None:
-    """Start a FargateCluster on the embedded cloud, compute, scale, lose a spot worker, see the bill."""
+def demo(name: str, report: str | None, *, keep: bool) -> None:
+    """Start a cluster on an embedded cloud, compute, scale, lose a spot worker, see the bill."""
     from cloudprovider.demo import run
 
-    result = run(keep=keep)
+    result = run(name, keep=keep)
     if report:
         Path(report).write_text(
             json.dumps(dataclasses.asdict(result), indent=2, default=str), encoding="utf-8"
