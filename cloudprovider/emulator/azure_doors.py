@@ -42,16 +42,12 @@ class Doors:
         self.account, self.tls, self.inside = account, tls, inside
         self._open: dict[str, _Door] = {}
 
-    def open(self, port: int = 0) -> str:
+    def open(self) -> str:
         """Another address."""
-        door = _Door(self.account.network.listen(port), self)
+        door = _Door(self.account.network.listen(0), self)
         self._open[door.address] = door
         door.start()
         return door.address
-
-    def reopen(self, address: str) -> None:
-        """The same address as before."""
-        self.open(urlsplit(address).port or 0)
 
     def close(self, address: str) -> None:
         """Nobody is at an address any more."""

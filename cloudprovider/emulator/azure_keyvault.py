@@ -248,7 +248,6 @@ class Vaults:
 
     def _recovered(self, one: Vault) -> dict[str, Any]:
         one.deleted = 0.0
-        self._doors.reopen(one.settings["vaultUri"].rstrip("/"))
         return one.document
 
     def _found(self, request: Request) -> Vault:
@@ -290,7 +289,6 @@ class Vaults:
 
     def _let_go(self, one: Vault) -> None:
         one.deleted = self._clock()
-        self._doors.close(one.settings["vaultUri"].rstrip("/"))
         self._forget(one.id)
 
     def _kept(self, request: Request) -> Vault:
@@ -330,14 +328,18 @@ class Vaults:
         one = self._kept(request)
         if one.settings.get("enablePurgeProtection"):
             raise AzureError(405, "MethodNotAllowed", "Operation 'DeletedVaultPurge' is not allowed.")
-        del self._vaults[one.document["name"].lower()]
+        self._drop(one)
         return 200, None
 
     def _purge_old(self) -> None:
         now = self._clock()
-        for name, one in list(self._vaults.items()):
+        for one in list(self._vaults.values()):
             if one.deleted and one.deleted + one.settings["softDeleteRetentionInDays"] * DAY_S < now:
-                del self._vaults[name]
+                self._drop(one)
+
+    def _drop(self, one: Vault) -> None:
+        del self._vaults[one.document["name"].lower()]
+        self._doors.close(one.settings["vaultUri"].rstrip("/"))
 
     def _check_name(self, request: Request) -> tuple[int, Any]:
         check_body(request, _models().VaultCheckNameAvailabilityParameters)

@@ -8,7 +8,7 @@ import urllib.request
 import uuid
 
 import pytest
-from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
+from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ServiceResponseError
 from azure.identity import ClientSecretCredential
 from azure.keyvault.secrets import SecretClient
 from azure.mgmt.authorization import AuthorizationManagementClient
@@ -448,6 +448,8 @@ def test_deleted_vault_is_kept_for_a_while(person, vault):
     deleted = [one.name for one in person.keyvault.vaults.list_deleted()]
     refused(404, "ResourceNotFound", person.keyvault.vaults.get, "one", "dask-one")
     refused(409, "ConflictError", person.vault)
+    with pytest.raises(ServiceResponseError):
+        person.secrets(vault).get_secret("one")
     back = person.vault(createMode="recover")
     refused(403, "Forbidden", person.secrets(back).get_secret, "one")  # roles do not come back with it
     person.give(OFFICER, PERSON, back.id)
