@@ -69,7 +69,7 @@ class Directory:
 
     def __init__(self, account: Account, endpoint: str) -> None:
         self._account, self._endpoint = account, endpoint
-        self._key, self._kid = jwt.made_key(), secrets.token_urlsafe(20)
+        self._key, self._kid = jwt.own_key()
         person = Principal(object_id=PERSON, client_id=CLIENT)
         self._principals = {PERSON: person}
         self._born = {PERSON: 0.0}

@@ -84,7 +84,6 @@ class Tokens:
         self._keys: dict[str, _Key] = {}
         self._tokens: dict[str, tuple[Principal, float]] = {}
         self._of_machines: dict[tuple[str, frozenset[str]], str] = {}
-        self._person: dict[str, Any] = {}
 
     @property
     def _now(self) -> float:
@@ -92,16 +91,18 @@ class Tokens:
 
     def key_file(self) -> dict[str, Any]:
         """The JSON key of the project's owner: what GOOGLE_APPLICATION_CREDENTIALS names."""
-        with self._account.lock:
-            self._person = self._person or self.made_key(PERSON)
-            return self._person
+        private, id = jwt.own_key()
+        return self._kept(_Key(id, PERSON, private))
 
     def made_key(self, email: str) -> dict[str, Any]:
-        """Another key of a service account, as the file that is downloaded.
+        """Another key of a service account, as the file that is downloaded."""
+        return self._kept(_Key(secrets.token_hex(20), email, jwt.made_key()))
+
+    def _kept(self, key: _Key) -> dict[str, Any]:
+        """The file of a key, which is known from now on.
 
         Its universe is the emulator's own: with Google's, google-auth would ask Google about the account.
         """
-        key = _Key(secrets.token_hex(20), email, jwt.made_key())
         with self._account.lock:
             self._keys[key.id] = key
         pem = key.private.private_bytes(
@@ -112,7 +113,7 @@ class Tokens:
             "project_id": PROJECT,
             "private_key_id": key.id,
             "private_key": pem.decode(),
-            "client_email": email,
+            "client_email": key.email,
             "client_id": NUMBER + "000000000",
             "auth_uri": f"{self._account.endpoint}/o/oauth2/auth",
             "token_uri": f"{self._account.endpoint}/token",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import json
+import secrets
 from typing import TYPE_CHECKING, Any
 
 from cryptography.exceptions import InvalidSignature
@@ -20,6 +22,12 @@ SCHEME = (padding.PKCS1v15(), hashes.SHA256())
 def made_key() -> rsa.RSAPrivateKey:
     """A new key to sign with."""
     return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+@functools.cache
+def own_key() -> tuple[rsa.RSAPrivateKey, str]:
+    """The key of this process and its id: an emulated cloud that is reset keeps it, for making one takes a while."""
+    return made_key(), secrets.token_hex(20)
 
 
 def signed(claims: Mapping[str, Any], key: rsa.RSAPrivateKey, kid: str) -> str:
