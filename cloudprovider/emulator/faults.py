@@ -43,6 +43,7 @@ KINDS = {
     "addresses": "leaves only `room` free addresses in subnet `subnet`",
     "stale": "shows machines in lists and descriptions only `seconds` after they were made",
     "clock-skew": "has a clock that is `seconds` ahead of its callers'",
+    "unreachable": "has no answer for the machines of `zone`, on Google Cloud",
     "role-propagation": "lets a role be used only `seconds` after it was made",
 }
 

@@ -195,7 +195,8 @@ class Instances:
         for where, one in self._known.items():
             if where.project == request.project and self._visible(one):
                 scopes[where.scope].append(one.describe())
-        return aggregated(request, "instance", "instances", scopes)
+        silent = {f"zones/{fault.zone}" for fault in self._account.faults.of("unreachable")}
+        return aggregated(request, "instance", "instances", scopes, silent)
 
     def console(self, request: Call) -> Document:
         """What one's serial console said."""

@@ -14,7 +14,7 @@ from cloudprovider.emulator.gce_links import BASE, invalid
 from cloudprovider.emulator.gcp_filters import FilterError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from cloudprovider.emulator.gce_links import Document
     from cloudprovider.emulator.gce_request import Call
@@ -34,21 +34,32 @@ def listed(request: Call, kind: str, found: Sequence[Document]) -> Document:
 
 
 def aggregated(
-    request: Call, kind: str, collection: str, found: Mapping[str, Sequence[Document]]
+    request: Call,
+    kind: str,
+    collection: str,
+    found: Mapping[str, Sequence[Document]],
+    silent: Collection[str] = (),
 ) -> Document:
-    """The answer of an `aggregatedList`: by scope, those without any with a warning."""
-    pairs = [(scope, one) for scope, some in found.items() for one in filtered(request, some)]
+    """The answer of an `aggregatedList`: by scope, those without any, or that are silent, with a warning."""
+    pairs = [
+        (scope, one)
+        for scope, some in found.items()
+        if scope not in silent
+        for one in filtered(request, some)
+    ]
     page, token = paged(request, pairs)
     scopes: dict[str, Document] = {}
     for scope in found:
         here = [one for where, one in page if where == scope]
-        scopes[scope] = {collection: here} if here else {"warning": _nothing(scope)}
+        missing = _unreachable(scope) if scope in silent else _nothing(scope)
+        scopes[scope] = {collection: here} if here else {"warning": missing}
     path = request.path
     answer = {
         "kind": f"compute#{kind}AggregatedList",
         "id": path,
         "selfLink": BASE + path,
         "items": scopes,
+        **({"unreachables": sorted(silent)} if silent else {}),
     }
     return answer | ({"nextPageToken": token} if token else {})
 
@@ -57,6 +68,14 @@ def _nothing(scope: str) -> Document:
     return {
         "code": "NO_RESULTS_ON_PAGE",
         "message": f"There are no results for scope '{scope}' on this page.",
+        "data": [{"key": "scope", "value": scope}],
+    }
+
+
+def _unreachable(scope: str) -> Document:
+    return {
+        "code": "UNREACHABLE",
+        "message": f"The scope '{scope}' cannot be reached now.",
         "data": [{"key": "scope", "value": scope}],
     }
 

@@ -7,7 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from cloudprovider.emulator import gce_request, gcp_wire
+from cloudprovider.emulator import gce_request, gcp_fields, gcp_wire
 from cloudprovider.emulator.gce import Compute
 from cloudprovider.emulator.gce_guests import overrides
 from cloudprovider.emulator.gce_permissions import VERBS
@@ -85,7 +85,8 @@ class GCP:
             request = self._read(method, path, headers, body)
             service, operation = request.service, request.operation
             self._wait(request)
-            return self._answered(request)
+            lowered = {name.lower(): value for name, value in headers.items()}
+            return self._answered(request, lowered.get(gcp_fields.HEADER, ""))
         except NoAnswer:
             error = "NoAnswer"
             raise
@@ -118,7 +119,7 @@ class GCP:
         name = f"{request.service}:{request.operation}"
         time.sleep(profile.latencies.get(name, profile.latency_s) * self.account.timers.scale)
 
-    def _answered(self, request: Request) -> Answer:
+    def _answered(self, request: Request, fields: str) -> Answer:
         faults = self.account.faults
         self._refuse_by_faults(request)
         (gce_request if request.service == "compute" else gcp_wire).check(request)
@@ -139,7 +140,7 @@ class GCP:
             raise GCPError(503, "Internal error. Please try again or contact Google Support.", reason="backendError")  # fmt: skip
         if lost:
             raise NoAnswer
-        return self._checked(request, document)
+        return self._checked(request, document, fields or request.asked("fields"))
 
     def _refuse_by_faults(self, request: Request) -> None:
         faults = self.account.faults
@@ -164,13 +165,19 @@ class GCP:
         )
 
     @staticmethod
-    def _checked(request: Request, document: Any) -> Answer:
+    def _checked(request: Request, document: Any, fields: str) -> Answer:
         if document is None:
             return 204, {}, b""
         if found := request.method.answer_problems(document):
             name = f"{request.service}:{request.operation}"
             raise ValueError(f"The answer to {name} is not what Google describes: {found[0]}")
-        return 200, JSON, json.dumps(document).encode()
+        try:
+            told = gcp_fields.chosen(document, fields) if fields else document
+        except gcp_fields.FieldsError as error:
+            raise GCPError(
+                400, f"Invalid field selection {fields}: {error}.", reason="invalidParameter"
+            ) from error
+        return 200, JSON, json.dumps(told).encode()
 
     # -- what it tells beside ------------------------------------------------------------------------
 

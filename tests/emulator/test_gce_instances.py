@@ -336,6 +336,30 @@ class TestFound:
         page = next(iter(project.ask("instances", "aggregated_list").pages))
         assert "NO_RESULTS_ON_PAGE" == page.items["zones/europe-west1-b"].warning.code
 
+    def test_only_what_is_asked_for(self, project):
+        """A mask of fields leaves those, in the header as in the query; what is none is refused."""
+        project.run("a", labels={"x": "y"})
+        path = "/compute/v1/projects/{project}/aggregated/instances?fields=%s"
+        status, answer = project.web("GET", path % f"items/zones/{ZONE}/instances(name,labels/x)")
+        assert (200, {}) == (status, answer.get("items", {}))  # a scope's name has a slash: only * means it
+        _, answer = project.web("GET", path % "nextPageToken,items/*/instances(name,labels/x)")
+        assert {"name": "a", "labels": {"x": "y"}} == answer["items"][f"zones/{ZONE}"]["instances"][0]
+        pages = project.client("instances").aggregated_list(
+            request={"project": project.id}, metadata=[("x-goog-fieldmask", "items/*/instances/name")]
+        )
+        assert [("a", "")] == [(one.name, one.status) for _, some in pages for one in some.instances]
+        assert 400 == project.web("GET", path % "items(")[0]
+
+    def test_a_zone_that_cannot_be_reached(self, project):
+        """The list is of the others, and says so."""
+        project.run("a")
+        with project.cloud.inject("unreachable", zone=ZONE):
+            page = next(iter(project.ask("instances", "aggregated_list").pages))
+            assert {} == project.names()
+        assert [f"zones/{ZONE}"] == list(page.unreachables)
+        assert "UNREACHABLE" == page.items[f"zones/{ZONE}"].warning.code
+        assert {ZONE: ["a"]} == project.names()
+
     def test_a_while_after_it_was_made(self, project):
         """With stale lists a machine is seen later than it is made."""
         with project.cloud.inject("stale", seconds=600):
