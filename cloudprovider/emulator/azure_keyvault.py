@@ -30,6 +30,11 @@ TAKEN = frozenset({"contoso", "keyvault", "myvault", "secrets", "vault"})
 # https://learn.microsoft.com/azure/key-vault/general/access-control-default
 BY_ROLES_SINCE = "2026-02-01"
 LINK = "Follow this link for more information: https://go.microsoft.com/fwlink/?linkid={}"
+#: What is kept of what a vault is ordered with.
+SETTINGS = (
+    *("tenantId", "sku", "enabledForDeployment", "enabledForDiskEncryption", "enabledForTemplateDeployment"),
+    *("enablePurgeProtection", "publicNetworkAccess"),
+)
 METHODS = {
     (TYPE, "PUT", 1): ("Vaults.CreateOrUpdate", "_put"),
     (TYPE, "PATCH", 1): ("Vaults.Update", "_patch"),
@@ -188,49 +193,19 @@ class Vaults:
         )
         return Vault(document, inside)
 
-    def _checked(self, given: dict[str, Any], version: str) -> dict[str, Any]:
-        days = given.get("softDeleteRetentionInDays", KEPT_DAYS[-1])
-        if given["tenantId"].lower() != TENANT:
-            raise AzureError(
-                400, "BadRequest", f"The tenant '{given['tenantId']}' is not the subscription's."
-            )
-        if given.get("enableSoftDelete") is False:
-            raise AzureError(
-                400,
-                "BadRequest",
-                "The property \"enableSoftDelete\" can be set to false only for creating new vaults. Enabling the 'soft delete' functionality is an irreversible action.",
-            )
-        if days not in KEPT_DAYS:
-            raise AzureError(
-                400,
-                "BadRequest",
-                f"The property 'softDeleteRetentionInDays' must be between {KEPT_DAYS[0]} and {KEPT_DAYS[-1]}.",
-            )
-        if given.get("enablePurgeProtection") is False:
-            raise AzureError(
-                400, "BadRequest", 'The property "enablePurgeProtection" cannot be set to false.'
-            )
+    @staticmethod
+    def _checked(given: dict[str, Any], version: str) -> dict[str, Any]:
+        """The properties of a vault that is ordered so."""
+        _check(given)
         if not given.get("enableRbacAuthorization", version >= BY_ROLES_SINCE):
-            raise AzureError(
-                501,
-                "NotImplemented",
-                "The emulated Key Vault has no access policies: set enableRbacAuthorization.",
-            )
-        kept = (
-            "tenantId",
-            "sku",
-            "enabledForDeployment",
-            "enabledForDiskEncryption",
-            "enabledForTemplateDeployment",
-            "enablePurgeProtection",
-            "publicNetworkAccess",
-        )
+            text = "The emulated Key Vault has no access policies: set enableRbacAuthorization."
+            raise AzureError(501, "NotImplemented", text)
         return {
-            **{key: given[key] for key in kept if given.get(key) is not None},
+            **{key: given[key] for key in SETTINGS if given.get(key) is not None},
             "accessPolicies": [],
             "enableRbacAuthorization": True,
             "enableSoftDelete": True,
-            "softDeleteRetentionInDays": days,
+            "softDeleteRetentionInDays": given.get("softDeleteRetentionInDays", KEPT_DAYS[-1]),
             "provisioningState": "Succeeded",
         }
 
@@ -352,6 +327,25 @@ class Vaults:
             why = self._used(name, one).message
             return 200, {"nameAvailable": False, "reason": "AlreadyExists", "message": why}
         return 200, {"nameAvailable": True}
+
+
+def _check(given: dict[str, Any]) -> None:
+    """Refuse what Azure does not allow a vault to be."""
+    low, high = KEPT_DAYS[0], KEPT_DAYS[-1]
+    wrong = {
+        f"The tenant '{given['tenantId']}' is not the subscription's.": given["tenantId"].lower() != TENANT,
+        "Enabling the 'soft delete' functionality is an irreversible action.": given.get("enableSoftDelete")
+        is False,
+        f"The property 'softDeleteRetentionInDays' must be between {low} and {high}.": given.get(
+            "softDeleteRetentionInDays", high
+        )
+        not in KEPT_DAYS,
+        'The property "enablePurgeProtection" cannot be set to false.': given.get("enablePurgeProtection")
+        is False,
+    }
+    for text, is_so in wrong.items():
+        if is_so:
+            raise AzureError(400, "BadRequest", text)
 
 
 def _bad_name(name: str) -> str:

@@ -193,19 +193,13 @@ class Roles:
         for scope in scopes:
             self._require(request, f"{DEFINITIONS}/write", scope)
         title = str(given.get("roleName", ""))
-        for one in self._definitions.values():
-            if one.role.name.lower() == title.lower() and one.id != name:
-                text = f"A role definition cannot be created with the name '{title}': one with that name exists already."
-                raise AzureError(409, "RoleDefinitionWithSameNameExists", text)
-        kept = [permission for permission in given.get("permissions") or [] if permission]
-        parts = {
-            ours: tuple(action for one in kept for action in one.get(theirs) or ())
-            for theirs, ours in FIELDS.items()
-        }
-        role = Role(name=title, **parts)
-        made = _Definition(
-            id=name, role=role, description=str(given.get("description", "")), scopes=scopes, own=True
-        )
+        if any(
+            one.role.name.lower() == title.lower() and one.id != name for one in self._definitions.values()
+        ):
+            text = f"A role definition cannot be created with the name '{title}': one with that name exists already."
+            raise AzureError(409, "RoleDefinitionWithSameNameExists", text)
+        about = str(given.get("description", ""))
+        made = _Definition(id=name, role=_role(title, given), description=about, scopes=scopes, own=True)
         self._definitions[name] = made
         return 201, made.document()
 
@@ -351,6 +345,15 @@ class Roles:
 def definition_id(name: str) -> str:
     """The id of a role definition in the subscription."""
     return f"/subscriptions/{SUBSCRIPTION}/providers/{DEFINITIONS}/{name}"
+
+
+def _role(name: str, given: dict[str, Any]) -> Role:
+    kept = given.get("permissions") or []
+    parts = {
+        ours: tuple(action for one in kept for action in one.get(theirs) or ())
+        for theirs, ours in FIELDS.items()
+    }
+    return Role(name=name, **parts)
 
 
 def _within(scope: str, above: str) -> bool:
