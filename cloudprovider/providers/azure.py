@@ -42,8 +42,8 @@ MAX_CREATE = 1000
 LEFT_PATIENCE_S = 5.0
 #: Seconds that the question for quotas waits for the sizes to be chosen.
 PLAN_S = 30.0
-#: Seconds after which all of Azure knows a machine that was made, so that one it does not know is gone.
-KNOWN_S = 60.0
+#: Seconds for which Azure must not have known a machine that it has shown, before it is called gone.
+ABSENT_S = 3.0
 #: Of machines that Dask has not seen, how many have their console kept, and after how many seconds anew.
 CONSOLES, CONSOLE_S, LINES = 2, 5.0, 400
 
@@ -83,6 +83,7 @@ class AzureProvider(Provider):
         self._orders: dict[str, Operation] = {}  # of schedulers that are being made
         self._known: dict[str, Machine] = {}
         self._deleted: set[str] = set()
+        self._absent: dict[str, float] = {}  # since when
         self._consoles: dict[str, tuple[float, str]] = {}
         self._claimed: bool | None = None  # None: prepare() has not been tried
 
@@ -320,6 +321,7 @@ class AzureProvider(Provider):
             why = self._failure(machine.id) or machine.reason or self._by(machine)
             machine = dataclasses.replace(machine, reason=why)
         self._known[machine.id] = machine
+        self._absent.pop(machine.id, None)
         return machine
 
     def _failure(self, id: str) -> str:
@@ -332,12 +334,13 @@ class AzureProvider(Provider):
         return ""
 
     def _lost(self, id: str) -> Machine | None:
-        """A machine that was there and is not any more; None for one that Azure may not know yet."""
+        """A machine that was there and is not any more; None while Azure may only have forgotten it for a moment."""
         now, machine = self.azure.now(), self._known.get(id)
         if machine is None or machine.state is State.gone:
             return machine
         why = self._failure(id)
-        if not why and id not in self._deleted and now - machine.created < KNOWN_S:
+        since = self._absent.setdefault(id, now)
+        if not why and id not in self._deleted and now - since < ABSENT_S:
             return None
         gone = dataclasses.replace(machine, state=State.gone, ended=now, reason=why or self._by(machine))
         self._known[id] = gone
