@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import copy
+import functools
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import requests
 from azure.core.exceptions import HttpResponseError
+from azure.core.pipeline.transport import RequestsTransport
 from azure.identity import DefaultAzureCredential
 from azure.mgmt.compute import ComputeManagementClient
 from azure.mgmt.network import NetworkManagementClient
@@ -24,6 +27,13 @@ IMAGE = {
     "sku": "server",
     "version": "latest",
 }
+
+
+@functools.cache
+def connection(front: str) -> RequestsTransport:
+    """One for all clients of a process: to read the authorities it trusts takes longer than most tests."""
+    del front
+    return RequestsTransport(session=requests.Session(), session_owner=False)
 
 
 @dataclass
@@ -53,8 +63,12 @@ class Subscription:
         """Make clients as anyone would: by the environment."""
         environ = cloud.environ
         front = f"https://{environ['ARM_METADATA_HOSTNAME']}"
-        credential = DefaultAzureCredential(authority=front, disable_instance_discovery=True)
+        transport = connection(front)
+        credential = DefaultAzureCredential(
+            authority=front, disable_instance_discovery=True, transport=transport
+        )
         given = {
+            "transport": transport,
             "base_url": front,
             "credential_scopes": [f"{front}/.default"],
             "polling_interval": 0.1,
@@ -193,8 +207,6 @@ class Subscription:
 
     def console(self, name: str = "one") -> str:
         """What a machine's serial console said."""
-        import requests
-
         told = self.compute.virtual_machines.retrieve_boot_diagnostics_data(GROUP, name)
         return requests.get(told.serial_console_log_blob_uri, timeout=10).text
 

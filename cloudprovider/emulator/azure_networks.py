@@ -293,6 +293,8 @@ class Networks:
         own.setdefault("privateIPAddressVersion", "IPv4")
         if public:
             public.properties.update(ipAddress=address, ipConfiguration={"id": configuration["id"]})
+            # What an interface says of it holds: https://learn.microsoft.com/azure/virtual-machines/delete
+            public.properties.update(own["publicIPAddress"].get("properties") or {})
 
     def _public(self, own: Document) -> Resource | None:
         given = own.get("publicIPAddress")

@@ -52,3 +52,22 @@ def boot(room):
     for machine in machines:
         machine.guest.discard()
         assert not machine.guest.path("/").exists()
+
+
+@pytest.fixture
+def subscription(emulated_azure):
+    """A subscription of the shared emulated Azure, with a group and a network."""
+    from azure_subscription import Subscription  # its SDK takes a second to import
+
+    return Subscription.of(emulated_azure).prepare()
+
+
+@pytest.fixture(scope="class")
+def shared(emulated_azure_process):
+    """One for all tests of a class, none of which changes what the next one sees."""
+    from azure_subscription import Subscription
+
+    emulated_azure_process.reset(profile="instant", time_scale=1.0, seed=0)
+    with emulated_azure_process.active():
+        yield Subscription.of(emulated_azure_process).prepare()
+    emulated_azure_process.reset()

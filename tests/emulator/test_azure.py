@@ -13,12 +13,6 @@ from azure_subscription import GROUP, LOCATION, Subscription, code, refused
 JSON = {"Content-Type": "application/json"}
 
 
-@pytest.fixture
-def subscription(emulated_azure):
-    """A subscription with a group and a network."""
-    return Subscription.of(emulated_azure).prepare()
-
-
 def ask(subscription, method, path, **given):
     """A request of one's own, signed in."""
     token = subscription.compute._config.credential.get_token(f"{front()}/.default").token
@@ -66,64 +60,54 @@ class TestReach:
 class TestEnvelope:
     """What all calls have alike; none of these changes what the next one sees."""
 
-    @pytest.fixture(scope="class")
-    def subscription(self, emulated_azure_process):
-        """One for all of them."""
-        emulated_azure_process.reset(profile="instant", time_scale=1.0, seed=0)
-        with emulated_azure_process.active():
-            yield Subscription.of(emulated_azure_process).prepare()
-        emulated_azure_process.reset()
-
-    def test_an_api_version_is_required(self, subscription):
+    def test_an_api_version_is_required(self, shared):
         """A call without api-version, or with one that there is not, is refused."""
-        path = f"/subscriptions/{subscription.id}/resourceGroups"
+        path = f"/subscriptions/{shared.id}/resourceGroups"
 
-        assert "MissingApiVersionParameter" == ask(subscription, "GET", path).json()["error"]["code"]
+        assert "MissingApiVersionParameter" == ask(shared, "GET", path).json()["error"]["code"]
         for wrong in ("latest", "2199-01-01", "1999-01-01"):
-            answer = ask(subscription, "GET", f"{path}?api-version={wrong}")
+            answer = ask(shared, "GET", f"{path}?api-version={wrong}")
             assert "InvalidApiVersionParameter" == answer.json()["error"]["code"]
 
-    def test_older_versions_are_answered(self, subscription):
+    def test_older_versions_are_answered(self, shared):
         """Programs with an older SDK are answered as well."""
-        path = f"/subscriptions/{subscription.id}/resourceGroups?api-version=2019-10-01"
+        path = f"/subscriptions/{shared.id}/resourceGroups?api-version=2019-10-01"
 
-        assert 200 == ask(subscription, "GET", path).status_code
+        assert 200 == ask(shared, "GET", path).status_code
 
-    def test_every_answer_has_an_id_and_what_remains(self, subscription):
+    def test_every_answer_has_an_id_and_what_remains(self, shared):
         """Answers name the request, and how many the subscription has left."""
-        answer = ask(
-            subscription, "GET", f"/subscriptions/{subscription.id}/resourceGroups?api-version=2021-04-01"
-        )
+        answer = ask(shared, "GET", f"/subscriptions/{shared.id}/resourceGroups?api-version=2021-04-01")
 
         assert answer.headers["x-ms-request-id"]
         assert int(answer.headers["x-ms-ratelimit-remaining-subscription-reads"]) > 0
 
-    def test_another_subscription_is_not_found(self, subscription):
+    def test_another_subscription_is_not_found(self, shared):
         """Only the one subscription is there."""
         path = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups?api-version=2021-04-01"
 
-        assert "SubscriptionNotFound" == ask(subscription, "GET", path).json()["error"]["code"]
+        assert "SubscriptionNotFound" == ask(shared, "GET", path).json()["error"]["code"]
 
-    def test_an_unknown_type_is_not_found(self, subscription):
+    def test_an_unknown_type_is_not_found(self, shared):
         """What the SDK has no operation for does not exist."""
-        path = subscription.path("Microsoft.Compute", "teapots", "one")
+        path = shared.path("Microsoft.Compute", "teapots", "one")
 
-        answer = ask(subscription, "GET", f"{path}?api-version=2021-04-01")
+        answer = ask(shared, "GET", f"{path}?api-version=2021-04-01")
 
         assert (404, "InvalidResourceType") == (answer.status_code, answer.json()["error"]["code"])
 
-    def test_what_is_not_emulated_says_so(self, subscription):
+    def test_what_is_not_emulated_says_so(self, shared):
         """An operation that Azure has and the emulator has not is 501, never a wrong answer."""
-        call = subscription.compute.virtual_machines.begin_redeploy
-        subscription.order("one")
+        call = shared.compute.virtual_machines.begin_redeploy
+        shared.order("one")
 
         assert (501, "NotImplemented") == code(call, GROUP, "one")
 
-    def test_ids_are_the_same_in_any_case(self, subscription):
+    def test_ids_are_the_same_in_any_case(self, shared):
         """Azure compares ids without case, and tells them as they were made."""
-        network = subscription.network.virtual_networks.get(GROUP.upper(), "NET")
+        network = shared.network.virtual_networks.get(GROUP.upper(), "NET")
 
-        assert subscription.path("Microsoft.Network", "virtualNetworks", "net") == network.id
+        assert shared.path("Microsoft.Network", "virtualNetworks", "net") == network.id
 
     @pytest.mark.parametrize(
         ("change", "expected"),
@@ -136,36 +120,36 @@ class TestEnvelope:
             ({"tags": ["a"]}, "InvalidRequestContent"),
         ],
     )
-    def test_bodies_are_checked_against_the_sdks_models(self, subscription, change, expected):
+    def test_bodies_are_checked_against_the_sdks_models(self, shared, change, expected):
         """A member that is unknown, of another type, of no known value, or missing, is refused."""
-        document = {**subscription.machine("one"), **change}
-        path = subscription.path("Microsoft.Compute", "virtualMachines", "one")
+        document = {**shared.machine("one"), **change}
+        path = shared.path("Microsoft.Compute", "virtualMachines", "one")
         given = {key: value for key, value in document.items() if value is not None}
 
-        answer = ask(subscription, "PUT", f"{path}?api-version=2024-07-01", json=given)
+        answer = ask(shared, "PUT", f"{path}?api-version=2024-07-01", json=given)
 
         assert (400, expected) == (answer.status_code, answer.json()["error"]["code"])
 
-    def test_networks_have_words_of_their_own(self, subscription):
+    def test_networks_have_words_of_their_own(self, shared):
         """Microsoft.Network says what is wrong within `details`."""
-        call = subscription.network.network_security_groups.begin_create_or_update
+        call = shared.network.network_security_groups.begin_create_or_update
 
         error = refused(call, GROUP, "g", {"location": LOCATION, "properties": {"colour": "red"}})
 
         assert "InvalidRequestFormat" == error.error.code
         assert "Could not find member 'colour'" in error.error.details[0].message
 
-    def test_broken_json_is_refused(self, subscription):
+    def test_broken_json_is_refused(self, shared):
         """A body that is no JSON is refused."""
-        path = subscription.path("Microsoft.Compute", "virtualMachines", "one")
+        path = shared.path("Microsoft.Compute", "virtualMachines", "one")
 
-        answer = ask(subscription, "PUT", f"{path}?api-version=2024-07-01", data="{")
+        answer = ask(shared, "PUT", f"{path}?api-version=2024-07-01", data="{")
 
         assert "InvalidRequestContent" == answer.json()["error"]["code"]
 
-    def test_conditions_are_held(self, subscription):
+    def test_conditions_are_held(self, shared):
         """If-None-Match makes nothing twice, If-Match changes nothing that is another."""
-        call = subscription.compute.virtual_machine_scale_sets.begin_create_or_update
+        call = shared.compute.virtual_machine_scale_sets.begin_create_or_update
         document = {
             "location": LOCATION,
             "properties": {"orchestrationMode": "Flexible", "platformFaultDomainCount": 1},

@@ -11,13 +11,6 @@ from contract import until
 
 from cloudprovider import prices
 
-
-@pytest.fixture
-def subscription(emulated_azure):
-    """A subscription with a group and a network."""
-    return Subscription.of(emulated_azure).prepare()
-
-
 SPOT = {
     "properties__priority": "Spot",
     "properties__evictionPolicy": "Delete",

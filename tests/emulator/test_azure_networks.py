@@ -17,12 +17,6 @@ RULE = {
 }
 
 
-@pytest.fixture
-def subscription(emulated_azure):
-    """A subscription with a group and a network."""
-    return Subscription.of(emulated_azure).prepare()
-
-
 def rule(subscription, name="dask-c", **changes):
     """Make a rule."""
     return subscription.network.security_rules.begin_create_or_update(

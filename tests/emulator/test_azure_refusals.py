@@ -8,15 +8,6 @@ from azure_subscription import GROUP, LOCATION, Subscription, code, refused
 IMAGE = "properties__storageProfile__imageReference"
 
 
-@pytest.fixture(scope="class")
-def shared(emulated_azure_process):
-    """One for all that only refuse."""
-    emulated_azure_process.reset(profile="instant", time_scale=1.0, seed=0)
-    with emulated_azure_process.active():
-        yield Subscription.of(emulated_azure_process).prepare()
-    emulated_azure_process.reset()
-
-
 def image(offer, sku, publisher="Canonical", version="latest"):
     """A reference to an image of the marketplace."""
     return {"publisher": publisher, "offer": offer, "sku": sku, "version": version}
@@ -120,11 +111,6 @@ class TestOrders:
 
 class TestRoom:
     """Capacity and quotas."""
-
-    @pytest.fixture
-    def subscription(self, emulated_azure):
-        """A subscription with a group and a network."""
-        return Subscription.of(emulated_azure).prepare()
 
     def test_no_room_is_told_after_the_order_was_accepted(self, subscription):
         """The order is accepted, and its operation fails; the machine is there, failed, and does not bill."""

@@ -9,12 +9,6 @@ from azure_subscription import GROUP, SIZE, Subscription, changed, code, refused
 from contract import until
 
 
-@pytest.fixture
-def subscription(emulated_azure):
-    """A subscription with a group and a network."""
-    return Subscription.of(emulated_azure).prepare()
-
-
 def sets(subscription):
     """The SDK's operations on scale sets."""
     return subscription.compute.virtual_machine_scale_sets
