@@ -87,7 +87,11 @@ STATUS = re.compile(r"(?:status=|exit(?:ed with)? (?:code|status) )(\d+)")
 def instances(gcp: GCP, cluster: str | None) -> tuple[list[Any], bool]:
     """The instances of a cluster, or of all, 500 a call; and whether every zone answered."""
     pages = gcp.pages(
-        "instances", "aggregated_list", filter=wire.cluster_filter(cluster), max_results=wire.PAGE
+        "instances",
+        "aggregated_list",
+        fields=wire.LISTED,
+        filter=wire.cluster_filter(cluster),
+        max_results=wire.PAGE,
     )
     scopes = [scope for page in pages for scope in page.items.values()]
     silent = [scope for scope in scopes if scope.warning.code and scope.warning.code != NOTHING]

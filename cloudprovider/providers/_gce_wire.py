@@ -51,6 +51,8 @@ SHORTEST_S, LONGEST_S = 30, 120 * 86400
 #: Machines on one page of a list.
 PAGE = 500
 SERVICE = "gce"
+#: The priority of the rule that closes machines to the world; rules have 1,000 unless they say otherwise.
+CLOSED = 2000
 
 
 def cluster_labels(config: GCPConfig, identity: Identity) -> dict[str, str]:
@@ -225,38 +227,42 @@ def bulk_request(
     return {"bulk_insert_instance_resource_resource": resource}
 
 
-def firewall_request(
-    name: str, landing_network: str, description: str, *, to: str, ranges: Collection[str] = (), tag: str = ""
-) -> dict[str, Any]:
-    """A firewall rule: who may reach machines with a network tag.
+def _rule(name: str, network: str, description: str, to: str, **more: Any) -> dict[str, Any]:
+    """What all firewall rules have in common; `to` is the network tag of the machines they are for."""
+    rule = {"name": name, "network": network, "description": description, "direction": "INGRESS"}
+    return {**rule, "target_tags": [to], **more}
 
-    Parameters
-    ----------
-    name, landing_network, description
-        Of the rule.
-    to
-        The network tag of the machines it leads to.
-    ranges
-        CIDR blocks that may reach Dask and its front.
-    tag
-        The network tag of machines that may reach every port.
+
+def people_request(
+    name: str, network: str, description: str, to: str, sources: Collection[str]
+) -> dict[str, Any]:
+    """The firewall rule that lets people at some CIDR blocks reach Dask and its front on a scheduler."""
+    ports = [str(SCHEDULER_PORT), str(FRONT_PORT)]
+    allowed = [{"I_p_protocol": "tcp", "ports": ports}]
+    return _rule(name, network, description, to, source_ranges=sorted(sources), allowed=allowed)
+
+
+def landing_requests(landing_network: str) -> list[dict[str, Any]]:
+    """The firewall rules of all machines: they may reach each other, and what else is allowed needs a rule of its own.
+
+    Every network called default lets the whole world try SSH and RDP, at the lowest priority there is.
+    https://cloud.google.com/firewall/docs/firewalls#more_rules_default_vpc
     """
-    allowed: list[dict[str, Any]] = [
-        {"I_p_protocol": "tcp"},
-        {"I_p_protocol": "udp"},
-        {"I_p_protocol": "icmp"},
+    within, closed = names.landing_firewalls(last(landing_network))
+    about = described_as({ledger.LANDING: "dask"})
+    every = [{"I_p_protocol": "all"}]
+    return [
+        _rule(within, landing_network, about, names.TAG, source_tags=[names.TAG], allowed=every),
+        _rule(
+            closed,
+            landing_network,
+            about,
+            names.TAG,
+            source_ranges=["0.0.0.0/0"],
+            denied=every,
+            priority=CLOSED,
+        ),
     ]
-    if not tag:
-        allowed = [{"I_p_protocol": "tcp", "ports": [str(SCHEDULER_PORT), str(FRONT_PORT)]}]
-    return {
-        "name": name,
-        "network": landing_network,
-        "description": description,
-        "direction": "INGRESS",
-        "allowed": allowed,
-        "target_tags": [to],
-        **({"source_tags": [tag]} if tag else {"source_ranges": sorted(ranges)}),
-    }
 
 
 def described_as(labels: Mapping[str, str]) -> str:
@@ -286,6 +292,14 @@ def zones_of(config: GCPConfig, there: Iterable[str]) -> tuple[str, ...]:
 def cluster_filter(cluster: str | None) -> str:
     """The filter of a list for what belongs to a cluster, or to any."""
     return f'labels.{ledger.CLUSTER} = "{cluster}"' if cluster else f"labels.{ledger.CLUSTER}:*"
+
+
+#: What `machine` reads of a list of instances, without their user data, which is some 25 kB each.
+LISTED = (
+    "nextPageToken,unreachables,items/*/warning,items/*/instances(name,zone,machineType,status,statusMessage,labels,"
+    "creationTimestamp,lastStartTimestamp,lastStopTimestamp,scheduling/provisioningModel,"
+    "networkInterfaces(networkIP,accessConfigs/natIP))"
+)
 
 
 def machine(instance: Any) -> Machine:

@@ -178,12 +178,17 @@ class GCP:
                     return None
                 raise
 
-    def pages(self, client: str, method: str, /, **request: Any) -> list[Any]:
-        """The pages of a call that lists something."""
+    def pages(self, client: str, method: str, /, *, fields: str = "", **request: Any) -> list[Any]:
+        """The pages of a call that lists something, with these fields alone if any are named."""
+        # https://cloud.google.com/apis/docs/system-parameters
+        only = [("x-goog-fieldmask", fields)] if fields else []
         with translated(self._translate):
             ask = getattr(self.client(client), method)
             answer = ask(
-                request={"project": self.project, **request}, retry=self._patience(), timeout=ANSWER_S
+                request={"project": self.project, **request},
+                retry=self._patience(),
+                timeout=ANSWER_S,
+                metadata=only,
             )
             return list(answer.pages)
 
