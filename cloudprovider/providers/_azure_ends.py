@@ -42,6 +42,9 @@ BUSY = (
     "PublicIPAddressCannotBeDeleted",
     "ScaleSetHasMachines",
 )
+#: Nobody waits for what runs on a machine that is to go: Dask has left it.
+# https://learn.microsoft.com/azure/virtual-machines/delete
+AT_ONCE = {"force_deletion": True}
 #: How a scale set says that it has no such machine.
 STRANGERS = ("InstanceIdsListSingleVMNotFound", "InvalidParameter", "NotFound", "ResourceNotFound")
 
@@ -131,8 +134,8 @@ def delete(azure: Azure, group: str, ids: Collection[str]) -> None:
     calls = []
     for name, some in _by_scale_set(ids).items():
         if name is None:
-            one = partial(azure.begin, "compute", "virtual_machines.begin_delete", group, fine=NOT_THERE)
-            calls += [partial(one, id) for id in some]
+            one = partial(azure.begin, "compute", "virtual_machines.begin_delete", group)
+            calls += [partial(one, id, fine=NOT_THERE, **AT_ONCE) for id in some]
         else:
             calls.append(partial(_delete_members, azure, group, name, some))
     side_by_side(calls)
@@ -141,11 +144,11 @@ def delete(azure: Azure, group: str, ids: Collection[str]) -> None:
 def _delete_members(azure: Azure, group: str, scale_set: str, ids: list[str]) -> None:
     operation = "virtual_machine_scale_sets.begin_delete_instances"
     where = "compute", operation, group, scale_set
-    if azure.begin(*where, {"instanceIds": ids}, fine=STRANGERS):
+    if azure.begin(*where, {"instanceIds": ids}, fine=STRANGERS, **AT_ONCE):
         return
     there = {vm["name"] for vm in members(azure, group, scale_set)}
     if left := [id for id in ids if id in there]:
-        azure.begin(*where, {"instanceIds": left}, fine=NOT_THERE)
+        azure.begin(*where, {"instanceIds": left}, fine=NOT_THERE, **AT_ONCE)
 
 
 def living(azure: Azure, group: str, cluster: str | None) -> list[dict[str, Any]]:
