@@ -34,3 +34,15 @@ def test_ec2(report):
     assert 0 <= row["s from the scheduler's order on"] < row["s until all are ordered"]
     limits = {"carries the runtime": 4096, "has Dask only": 12_288}
     assert 4 == sum(row["bytes"] < limits[row["image"]] for row in said["boot data"])
+
+
+def test_clouds(report):
+    """The benchmark of all clouds counts the calls of a start on one of them, and finds nothing left."""
+    [row] = report("clouds.py", "--clouds", "gcp", "--workers", "2", "--boots", "1")["starts"]
+    calls = row["calls by operation"]
+
+    assert ("gcp", 2, "1") == (row["cloud"], row["workers"], row["boot s"])
+    assert row["wall s"] > 1
+    assert (1, 1) == (calls["instances.insert"], calls["instances.bulkInsert"])
+    assert (0, 0, 0) == (row["throttled"], row["left at close"], row["left"])
+    assert row["seconds by step"]["workers' boot"] > 0
