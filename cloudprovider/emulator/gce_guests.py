@@ -59,6 +59,14 @@ class Guests(Insides["LiveInstance"]):
             reach=functools.partial(pull_failure, account),
         )
 
+    def heard(self, machine: LiveInstance, line: str) -> None:
+        """Take a line of its serial console, and keep it where Cloud Logging does when its metadata says so."""
+        super().heard(machine, line)
+        if machine.attributes.get("serial-port-logging-enable", "").lower() in {"true", "1"}:
+            self._services.logging.of_console(
+                id=machine.number, name=machine.name, zone=machine.zone, lines=[line]
+            )
+
     def _environ(self, machine: LiveInstance) -> dict[str, str]:
         """How the emulated cloud is reached from within it."""
         endpoint, scale = self._account.endpoint, self._account.timers.scale

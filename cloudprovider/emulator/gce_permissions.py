@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 #: What a verb's permission is called, where not like the verb.
 VERBS = {
+    "bulkInsert": "create",
     "insert": "create",
     "patch": "update",
     "aggregatedList": "list",

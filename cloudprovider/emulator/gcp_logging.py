@@ -32,7 +32,7 @@ METHODS = {
 BUCKETS = {"_Default": 30, "_Required": 400}
 LONGEST_DAYS = 3650
 PAGE, MOST = 50, 1000
-DOCKER = "gcplogs-docker-driver"
+DOCKER, CONSOLE = "gcplogs-docker-driver", "serialconsole.googleapis.com%2Fserial_port_1_output"
 PAYLOADS = ("textPayload", "jsonPayload", "protoPayload")
 
 
@@ -112,6 +112,25 @@ class Logging:
             ),
             log=f"projects/{PROJECT}/logs/{DOCKER}",
             resource={"type": "gce_instance", "labels": {"instance_id": id, "zone": zone}},
+        )
+
+    def of_console(self, *, id: str, name: str, zone: str, lines: Iterable[str]) -> None:
+        """Keep lines of a machine's serial console.
+
+        https://cloud.google.com/compute/docs/troubleshooting/viewing-serial-port-output
+
+        Parameters
+        ----------
+        id, name, zone
+            Of the machine, as its metadata server tells them.
+        lines
+            Without their ends.
+        """
+        self.add(
+            ({"textPayload": line} for line in lines),
+            log=f"projects/{PROJECT}/logs/{CONSOLE}",
+            resource={"type": "gce_instance", "labels": {"instance_id": id, "zone": zone}},
+            labels={"compute.googleapis.com/resource_name": name},
         )
 
     def _write(self, request: Request) -> Any:

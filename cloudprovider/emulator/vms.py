@@ -88,13 +88,18 @@ class Insides(ABC, Generic[M]):
         return Guest(
             account.room.within(network),
             id=machine.id,
-            console=functools.partial(_heard, machine),
+            console=functools.partial(self.heard, machine),
             halted=functools.partial(self._halted, machine),
             scale=account.timers.scale,
             boot_s=account.profile.guest_s,
             pull_s=account.profile.pull_s,
             **own,
         )
+
+    def heard(self, machine: M, line: str) -> None:
+        """Take a line of its serial console."""
+        machine.console.append(line)
+        del machine.console[:-CONSOLE_LINES]
 
     def stop(self, machine: M, timeout_s: float) -> bool:
         """Ask what runs in a machine to end; False when nothing runs that could say when it has."""
@@ -188,8 +193,3 @@ def pull_failure(account: Account, image: str) -> str:
         f"failed to resolve reference {image!r}: unexpected status from HEAD request to "
         f"https://{registry}/v2/{repository}/manifests/{tag}: 500 Internal Server Error"
     )
-
-
-def _heard(machine: VM, line: str) -> None:
-    machine.console.append(line)
-    del machine.console[:-CONSOLE_LINES]

@@ -91,13 +91,13 @@ def find_or_make(gcp: GCP, config: GCPConfig, region: Callable[[], Any]) -> Land
     """
     own = config.service_account is not None
     host = config.host_project or gcp.project
-    (network, subnetwork), nat, place, (email, fresh), _ = side_by_side(
+    (network, subnetwork), nat, place, (email, fresh), *_ = side_by_side(
         [
             partial(_network, gcp, config, host),
             partial(_has_nat, gcp, config, host),
             region,
             (lambda: (config.service_account, False)) if own else partial(_account, gcp),
-            partial(_let_machines_talk, gcp, config, host),
+            *(partial(_rule, gcp, host, rule) for rule in wire.landing_requests(_link(config, host))),
         ]
     )
     return Landing(
@@ -116,7 +116,7 @@ def find_or_make(gcp: GCP, config: GCPConfig, region: Callable[[], Any]) -> Land
 def _network(gcp: GCP, config: GCPConfig, host: str) -> tuple[str, str]:
     """The network, and its subnetwork where machines must name one."""
     found = gcp.call("networks", "get", project=host, network=config.network)
-    link = f"projects/{host}/global/networks/{config.network}"
+    link = _link(config, host)
     if config.subnetwork:
         return link, f"projects/{host}/regions/{gcp.region}/subnetworks/{config.subnetwork}"
     if found.auto_create_subnetworks:
@@ -130,6 +130,10 @@ def _network(gcp: GCP, config: GCPConfig, host: str) -> tuple[str, str]:
     return link, here[0].partition("/compute/v1/")[2] or here[0]
 
 
+def _link(config: GCPConfig, host: str) -> str:
+    return f"projects/{host}/global/networks/{config.network}"
+
+
 def _has_nat(gcp: GCP, config: GCPConfig, host: str) -> bool:
     """Whether a Cloud NAT gives machines of the network a way out; who may not know takes it for none."""
     try:
@@ -139,25 +143,32 @@ def _has_nat(gcp: GCP, config: GCPConfig, host: str) -> bool:
     return any(router.nats and wire.last(router.network) == config.network for router in routers)
 
 
-def _let_machines_talk(gcp: GCP, config: GCPConfig, host: str) -> None:
-    """The firewall rule by which machines of clusters reach each other, and nobody else's."""
-    name = names.landing_firewall(config.network)
-    if gcp.call("firewalls", "get", fine=[404], project=host, firewall=name) is not None:
+def _rule(gcp: GCP, host: str, rule: Mapping[str, Any]) -> None:
+    """Make a firewall rule of all machines, unless it is there."""
+    if gcp.call("firewalls", "get", fine=[404], project=host, firewall=rule["name"]) is not None:
         return
-    network = f"projects/{host}/global/networks/{config.network}"
-    about = wire.described_as({ledger.LANDING: "dask"})
-    rule = wire.firewall_request(name, network, about, to=names.TAG, tag=names.TAG)
     try:
-        gcp.done(
-            gcp.change("firewalls", "insert", fine=[409], project=host, firewall_resource=rule),
-            fine=["RESOURCE_ALREADY_EXISTS"],
-        )
+        made = gcp.change("firewalls", "insert", fine=[409], project=host, firewall_resource=rule)
     except CredentialsError as error:
         raise CredentialsError(
-            f"{error} Somebody who may make firewall rules in {host} makes this one, once: "
-            f"`gcloud compute firewall-rules create {name} --project {host} --network {config.network} "
-            f"--allow tcp,udp,icmp --source-tags {names.TAG} --target-tags {names.TAG}`."
+            f"{error} Somebody who may make firewall rules in {host} makes this one, once: `{_by_hand(host, rule)}`."
         ) from error
+    gcp.done(made, fine=["RESOURCE_ALREADY_EXISTS"])
+
+
+def _by_hand(host: str, rule: Mapping[str, Any]) -> str:
+    """The command that makes a firewall rule."""
+    tags = [*rule.get("source_tags", ())]
+    return " ".join(
+        (
+            f"gcloud compute firewall-rules create {rule['name']} --project {host}",
+            f"--network {wire.last(rule['network'])} --action {'allow' if 'allowed' in rule else 'deny'} --rules all",
+            f"--priority {rule.get('priority', 1000)} --target-tags {','.join(rule['target_tags'])}",
+            f"--source-tags {','.join(tags)}"
+            if tags
+            else f"--source-ranges {','.join(rule['source_ranges'])}",
+        )
+    )
 
 
 # -- the service account and what it may do --------------------------------------------------------------

@@ -13,7 +13,7 @@ __all__ = [
     "TAG",
     "cluster_of",
     "firewall",
-    "landing_firewall",
+    "landing_firewalls",
     "machine_names",
     "scheduler",
     "secret",
@@ -56,9 +56,9 @@ def firewall(cluster: str) -> str:
     return f"dask-{cluster}-scheduler"
 
 
-def landing_firewall(network: str) -> str:
-    """The rule that lets machines talk to each other in a network."""
-    return f"dask-landing-{network}"[:63].rstrip("-")
+def landing_firewalls(network: str) -> tuple[str, str]:
+    """The rules of a network's machines: that they may reach each other, and that nobody else may."""
+    return tuple(f"dask-landing-{what}-{network}"[:63].rstrip("-") for what in ("within", "closed"))  # type: ignore[return-value]
 
 
 def cluster_of(name: str) -> str | None:

@@ -232,7 +232,7 @@ def _rule(
     config: GCPConfig, identity: Identity, landing: Landing, sources: Collection[str]
 ) -> dict[str, Any]:
     name, about = names.firewall(identity.name), wire.described_as(wire.cluster_labels(config, identity))
-    return wire.firewall_request(name, landing.network, about, to=name, ranges=sources)
+    return wire.people_request(name, landing.network, about, name, sources)
 
 
 def _host(gcp: GCP, config: GCPConfig) -> str:

@@ -49,6 +49,7 @@ ERRORS: dict[str, tuple[type[CloudError], str]] = {
         (
             "RESOURCE_POOL_EXHAUSTED",
             "STOCKOUT",
+            "insufficientCapacity",
             "VM_MIN_COUNT_NOT_REACHED",
             "ZONE_RESOURCE_POOL_EXHAUSTED",
             "ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS",
@@ -131,6 +132,8 @@ def is_passing(error: Exception) -> bool:
     kind, advice = ERRORS.get(code(error), (None, ""))
     if advice == SLOWER:
         return True
+    if kind is None:
+        kind, _ = because(str(error)) or (None, "")
     return kind is None and getattr(error, "code", None) in PASSING
 
 

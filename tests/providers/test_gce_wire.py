@@ -98,7 +98,8 @@ def test_names_are_functions_of_the_cluster_s():
     assert 1000 == len(set(names))
     assert all(len(name) <= 63 and name.startswith(f"dask-{longest}-w-") for name in names)
     assert "it" == _gce_names.cluster_of(_gce_names.firewall("it"))
-    assert None is _gce_names.cluster_of(_gce_names.landing_firewall("default"))
+    assert [None, None] == [*map(_gce_names.cluster_of, _gce_names.landing_firewalls("default"))]
+    assert all(len(name) <= 63 for name in _gce_names.landing_firewalls("n" * 63))
 
 
 # -- orders ------------------------------------------------------------------------------------------------
@@ -213,15 +214,16 @@ def test_further_fields_are_kept():
 
 
 def test_no_firewall_rule_is_open_to_the_world():
-    """Machines reach each other by their network tag; only the scheduler's two ports are for people."""
-    shared = wire.firewall_request("l", LANDING.network, "", to="dask-machine", tag="dask-machine")
-    own = wire.firewall_request("o", LANDING.network, "", to="dask-it-scheduler", ranges=["198.51.100.7/32"])
-    for rule in (shared, own):
+    """Machines reach each other; the scheduler's two ports are for people; the world's own rules do not count."""
+    within, closed = wire.landing_requests(LANDING.network)
+    people = wire.people_request("o", LANDING.network, "", "dask-it-scheduler", ["198.51.100.7/32"])
+    for rule in (within, closed, people):
         body = checked(compute_v1.Firewall, rule, "compute.firewalls.insert")
-        assert "0.0.0.0/0" not in body.get("sourceRanges", ())
         assert body["targetTags"]
-    assert ["dask-machine"] == shared["source_tags"]
-    assert [{"I_p_protocol": "tcp", "ports": ["8786", "8787"]}] == own["allowed"]
+        assert "denied" in body or "0.0.0.0/0" not in body.get("sourceRanges", ())
+    assert ["dask-machine"] == within["source_tags"]
+    assert [{"I_p_protocol": "tcp", "ports": ["8786", "8787"]}] == people["allowed"]
+    assert 1000 < closed["priority"] < 65534
     assert ("35.235.240.0/20",) == wire.sources_of(GCPConfig.of(tunnel=True, allow_from="10.0.0.0/8"))
 
 
