@@ -92,9 +92,9 @@ class Guest:
         Timers that count from a start (OnBootSec, OnActiveSec, OnUnitActiveSec), pauses before a restart and
         `shutdown +N` are multiplied by it; calendar times and stop timeouts are not. A repeating timer elapses no
         more often than every five seconds of this computer's time.
-    boot_s, pull_s
-        How long the kernel takes to reach cloud-init, and how long an image that is not there takes to be
-        pulled; multiplied by `scale`.
+    boot_s, pull_s, engine_s
+        How long the kernel takes to reach cloud-init, how long an image that is not there takes to be pulled,
+        and how long a package manager takes to install a container engine; multiplied by `scale`.
     open_log
         Asked with log group, log stream and whether the group may be made, before a container starts under
         `awslogs` or `gcplogs`; answers why the stream cannot be opened, or the empty string.
@@ -118,6 +118,7 @@ class Guest:
         scale: float = 1.0,
         boot_s: float = 0.0,
         pull_s: float = 0.0,
+        engine_s: float = 0.0,
         open_log: Callable[[str, str, bool], str] = nothing_against,
         reach: Callable[[str], str] = nothing_against,
     ) -> None:
@@ -141,6 +142,7 @@ class Guest:
             scale=scale,
             boot_s=boot_s,
             pull_s=pull_s,
+            engine_s=engine_s,
             open_log=open_log,
             reach=reach,
             pulled=pulled,

@@ -87,7 +87,7 @@ def commands(
     """All commands that a machine plays, by name."""
     disks = Disks(disk)
     units = Systemctl(systemd, power)
-    packages = Packages(power, system, systemd.sleep)
+    packages = Packages(power, system)
     found: dict[str, Callable[[Call], int | Running]] = {
         **dict.fromkeys(COMMANDS, packages.command),
         "cloud-init": cloud_init,

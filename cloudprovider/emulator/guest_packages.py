@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS", "Engine", "Packages", "cos_extensions"]
 
-#: How long both take, in the machine's time.
-INSTALL_S, DRIVER_S = 10.0, 40.0
+#: How long the driver takes, in the machine's time.
+DRIVER_S = 40.0
 #: The commands of package managers, and the packages that an engine comes in.
 ENGINES = {"tdnf": frozenset({"moby-engine", "moby-cli"}), "apt-get": frozenset({"docker.io"})}
 COMMANDS = ("cos-extensions", *ENGINES)
@@ -26,7 +26,7 @@ class Engine(Protocol):
     """A machine that can be given a container engine."""
 
     def install_engine(self) -> None:
-        """Add one."""
+        """Add one, which takes its time."""
 
 
 class Packages:
@@ -38,14 +38,11 @@ class Packages:
         What gets the engine.
     system
         Which manager it has.
-    sleep
-        Pauses in the machine's time.
     """
 
-    def __init__(self, machine: Engine, system: OperatingSystem, sleep: Callable[[float], None]) -> None:
+    def __init__(self, machine: Engine, system: OperatingSystem) -> None:
         self._machine = machine
         self._name = system.packages
-        self._sleep = sleep
 
     def command(self, call: Call) -> int:
         """Do what `tdnf` or `apt-get` are asked, as far as it is about an engine."""
@@ -65,7 +62,6 @@ class Packages:
         if words[:1] != ["install"] or not ENGINES[name] >= set(words[1:]) or len(words) == 1:
             call.warn(f"{name}: only the installation of a container engine is understood here, not {words}")
             return 1
-        self._sleep(INSTALL_S)
         self._machine.install_engine()
         return 0
 

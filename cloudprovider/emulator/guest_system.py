@@ -39,7 +39,7 @@ class System:
     ----------
     room, disk
         Where it runs, and its files.
-    id, address, kind, user_data, environ, logs, scale, boot_s, pull_s, open_log, reach
+    id, address, kind, user_data, environ, logs, scale, boot_s, pull_s, engine_s, open_log, reach
         See `Guest`.
     console
         Gets each line, which here is given its time.
@@ -65,6 +65,7 @@ class System:
         scale: float,
         boot_s: float,
         pull_s: float,
+        engine_s: float,
         open_log: Callable[[str, str, bool], str],
         reach: Callable[[str], str],
         pulled: set[str],
@@ -76,7 +77,7 @@ class System:
         self._told = console
         self._over = over
         self._scale = scale
-        self._boot_s = boot_s
+        self._boot_s, self._engine_s = boot_s, engine_s
         self._began = time.monotonic()
         self._lock = threading.Lock()
         self._line = threading.Lock()
@@ -227,6 +228,7 @@ class System:
 
     def install_engine(self) -> None:
         """Add a container engine to the machine, as a package does."""
+        self.systemd.sleep(self._engine_s)
         for name in ENGINE_UNITS:
             self.systemd.image_units.setdefault(name, "inactive")
 

@@ -129,6 +129,8 @@ class Profile:
         From an EC2 instance that runs until its operating system has a network.
     pull_s
         How long an EC2 instance takes to pull an image that it does not have.
+    engine_s
+        How long a machine whose image has no container engine takes to install one.
     release_s
         From the end of its container until it is stopped for good; from an EC2 instance's shutdown until it
         is stopped or terminated.
@@ -158,6 +160,7 @@ class Profile:
     running_s: float = 0.1
     guest_s: float = 0.0
     pull_s: float = 0.0
+    engine_s: float = 0.0
     release_s: float = 0.02
     poll_s: float = 0.0
     spread: float = 0.0
@@ -337,6 +340,7 @@ AZURE = Profile(
     running_s=15.0,  # our own choice, not published
     guest_s=25.0,  # our own choice, not published
     pull_s=15.0,  # as for EC2
+    engine_s=10.0,  # our own choice, not published
     release_s=20.0,  # our own choice, not published
     # "Retry-After: 10" of Microsoft.Compute's answers: our own choice where it is not published.
     poll_s=10.0,

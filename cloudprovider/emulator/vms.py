@@ -93,6 +93,7 @@ class Insides(ABC, Generic[M]):
             scale=account.timers.scale,
             boot_s=account.profile.guest_s,
             pull_s=account.profile.pull_s,
+            engine_s=account.profile.engine_s,
             **own,
         )
 
