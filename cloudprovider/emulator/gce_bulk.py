@@ -16,6 +16,7 @@ from cloudprovider.emulator.gce_capacity import stockout
 from cloudprovider.emulator.gce_links import Place, check_name, invalid
 from cloudprovider.emulator.gce_offers import check_zone
 from cloudprovider.emulator.gce_operations import Failure
+from cloudprovider.emulator.gce_orders import check_known
 from cloudprovider.emulator.gcp_wire import GCPError
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class Bulk:
         return self._insert(request, allowed, policy.get("targetShape", "ANY_SINGLE_ZONE"), most)
 
     def _insert(self, request: Call, zones: Sequence[str], shape: str, most: Mapping[str, int]) -> Document:
+        check_known(request.given)
         orders = self._orders(request, zones)
         names = list(_names(request.given, self._taken(request)))
         least = int(request.given.get("minCount") or len(names))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from cloudprovider.emulator.account import Account
     from cloudprovider.emulator.gce_machine import LiveInstance
+    from cloudprovider.emulator.gce_networks import Networks
     from cloudprovider.emulator.gcp_services import GCPServices
     from cloudprovider.emulator.guest import Guest
 
@@ -29,14 +30,18 @@ class Guests(Insides["LiveInstance"]):
     """The insides of Compute Engine's instances."""
 
     def __init__(
-        self, account: Account, services: GCPServices, halted: Callable[[LiveInstance], None]
+        self,
+        account: Account,
+        services: GCPServices,
+        networks: Networks,
+        halted: Callable[[LiveInstance], None],
     ) -> None:
         super().__init__(account, halted)
-        self._services = services
+        self._services, self._networks = services, networks
 
     def made(self, machine: LiveInstance) -> Guest:
         """The inside of an instance."""
-        account, order = self._account, machine.order
+        order = machine.order
         kind = Kind(
             name=machine.type,
             architecture=order.architecture,
@@ -56,7 +61,7 @@ class Guests(Insides["LiveInstance"]):
             environ=self._environ(machine),
             logs=functools.partial(self._log, machine),
             open_log=functools.partial(self._open_log, machine),
-            reach=functools.partial(pull_failure, account),
+            reach=functools.partial(self._reach, machine),
         )
 
     def heard(self, machine: LiveInstance, line: str) -> None:
@@ -75,6 +80,13 @@ class Guests(Insides["LiveInstance"]):
             **overrides(endpoint),
             "DASK_CLOUD_POLL_S": f"{max(0.2, POLL_S * scale):g}",  # a notice is as short as its time
         }
+
+    def _reach(self, machine: LiveInstance, image: str) -> str:
+        """Why an image's registry does not hand it out; empty when it does."""
+        registry = image.partition("/")[0]
+        if self._networks.has_way_out(machine.order.subnetwork, registry, public=machine.order.public):
+            return pull_failure(self._account, image)
+        return f'Get "https://{registry}/v2/": net/http: request canceled while waiting for connection (Client.Timeout exceeded)'
 
     def _open_log(self, machine: LiveInstance, driver: str, name: str, create: bool) -> str:  # noqa: FBT001  (as it is asked)
         """Why a container's log cannot be opened; empty when it is."""

@@ -12,7 +12,7 @@ from cloudprovider.emulator.gce_lists import aggregated, listed
 from cloudprovider.emulator.gce_machine import LiveInstance
 from cloudprovider.emulator.gce_offers import all_zones, check_zone
 from cloudprovider.emulator.gce_operations import Failure, Operation
-from cloudprovider.emulator.gce_orders import check_metadata
+from cloudprovider.emulator.gce_orders import check_known, check_metadata
 from cloudprovider.emulator.gcp_wire import GCPError
 
 if TYPE_CHECKING:
@@ -124,6 +124,7 @@ class Instances:
     def insert(self, request: Call) -> Document:
         """instances.insert: accepted at once, made or not made a while later."""
         check_zone(request.project, request.arguments["zone"])
+        check_known({name: request.asked(name) for name in ("sourceInstanceTemplate", "sourceMachineImage")})
         where = request.place("instances", request.given.get("name", ""))
         check_name("resource.name", where.name)
         zone = request.arguments["zone"]

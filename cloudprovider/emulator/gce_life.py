@@ -49,7 +49,7 @@ class InstanceLife:
     ) -> None:
         self._account, self._operations = account, operations
         self._networks, self._disks = networks, disks
-        self._guests = Guests(account, services, self.halted)
+        self._guests = Guests(account, services, networks, self.halted)
         self._power = Power(account, self._guests, self._run, self._finish)
         self._waiting: dict[LiveInstance, list[Operation]] = {}
         self.gone: Callable[[LiveInstance], None] = lambda _: None

@@ -341,6 +341,23 @@ class Networks:
         """The link of a subnetwork's network."""
         return str(self._known[subnetwork]["network"])
 
+    def has_way_out(self, subnetwork: Place, registry: str, *, public: bool) -> bool:
+        """Whether a machine in a subnetwork reaches a registry outside: by its address, Cloud NAT, or Google's own way.
+
+        https://cloud.google.com/vpc/docs/private-google-access https://cloud.google.com/nat/docs/overview
+        """
+        if public:
+            return True
+        facts = self._known[subnetwork]
+        if facts["privateIpGoogleAccess"] and registry.endswith((".pkg.dev", "gcr.io")):
+            return True
+        return any(
+            where.collection == "routers"
+            and (where.scope, one["network"]) == (subnetwork.scope, facts["network"])
+            and one.get("nats")
+            for where, one in self._known.items()
+        )
+
     def block(self, subnetwork: Place) -> ipaddress.IPv4Network:
         """The addresses of a subnetwork."""
         return ipaddress.IPv4Network(self._known[subnetwork]["ipCidrRange"])

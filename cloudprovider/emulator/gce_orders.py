@@ -43,6 +43,14 @@ KEPT = (
     "resourcePolicies",
     "shieldedInstanceConfig",
 )
+#: What an order may say and the emulator does not have.
+UNKNOWN = (
+    "instanceEncryptionKey",
+    "instanceFlexibilityPolicy",
+    "sourceInstanceTemplate",
+    "sourceMachineImage",
+    "workloadIdentityConfig",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +167,7 @@ class Orders:
         GCPError
             When Compute Engine refuses it at once.
         """
+        check_known(given)
         kind = _machine_type(given, project, zone)
         gpus, attached = _accelerators(given, project, zone, kind)
         market = _market(given, gpus)
@@ -169,6 +178,8 @@ class Orders:
         interfaces = given.get("networkInterfaces") or []
         if not interfaces:
             raise invalid("resource.networkInterfaces", "", "At least one network interface is required.")
+        if len(interfaces) > 1:
+            raise _missing("a second network interface")
         first = interfaces[0]
         subnetwork = self._networks.subnetwork(
             project, f"regions/{region_of(zone)}", first.get("subnetwork", ""), first.get("network", "")
@@ -263,6 +274,17 @@ class Orders:
             message = f"The resource '{where}' of type 'serviceAccount' was not found."
             raise GCPError(400, message, reason="resourceNotFound")
         return email, tuple(accounts[0].get("scopes") or ())
+
+
+def check_known(given: Document) -> None:
+    """Say what the emulator does not have, instead of leaving it out."""
+    for name in UNKNOWN:
+        if given.get(name):
+            raise _missing(name)
+
+
+def _missing(what: str) -> GCPError:
+    return GCPError(501, f"The emulated Compute Engine does not have {what}.", reason="notImplemented")
 
 
 def _machine_type(given: Document, project: str, zone: str) -> Document:

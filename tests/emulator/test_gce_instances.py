@@ -465,6 +465,22 @@ class TestStrict:
             answer["error"]["message"],
         )
 
+    def test_what_only_the_emulator_has_not(self, project):
+        """An order is not made without what it asks for."""
+        for body in ({"sourceMachineImage": "global/machineImages/a"}, {"networkInterfaces": [{}, {}]}):
+            status, answer = project.web(
+                "POST",
+                f"/compute/v1/projects/{{project}}/zones/{ZONE}/instances",
+                {
+                    "name": "a",
+                    "machineType": f"zones/{ZONE}/machineTypes/n2-standard-2",
+                    "disks": [{"boot": True, "initializeParams": {"sourceImage": gce_account.COS}}],
+                    "networkInterfaces": [{}],
+                    **body,
+                },
+            )
+            assert (501, "notImplemented") == (status, answer["error"]["errors"][0]["reason"])
+
     def test_who_asks(self, project):
         """Nobody's token is refused, and so is none."""
         assert 401 == project.web("GET", "/compute/v1/projects/{project}", token="nobody")[0]

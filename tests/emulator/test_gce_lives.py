@@ -13,6 +13,7 @@ from gce_account import PLATFORM, ZONE, disk, script, spot
 from cloudprovider.emulator import Emulator
 from cloudprovider.emulator.images import dask_image
 
+OUTSIDE = [{"access_configs": [{"name": "outside", "type_": "ONE_TO_ONE_NAT"}]}]
 ACCOUNT = "machine-1@{}.iam.gserviceaccount.com"
 
 
@@ -187,6 +188,16 @@ class TestLife:
         ended = bill(project)["a", "pd-balanced 10 GB"].seconds
         assert ended == bill(project)["a", "pd-balanced 10 GB"].seconds
 
+    def test_images_come_from_outside(self, project):
+        """A machine without an address outside pulls no image, unless its network has Cloud NAT."""
+        pull = script(f"docker pull {dask_image()} && echo pulled || echo alone")
+        project.run("a", metadata=pull)
+        assert "Client.Timeout exceeded" in project.console("a", "alone")
+        router = {"name": "out", "network": "global/networks/default", "nats": [{"name": "nat"}]}
+        project.done(project.ask("routers", "insert_unary", region="us-central1", router_resource=router))
+        project.run("b", metadata=pull)
+        project.console("b", "pulled")
+
     def test_stopped_and_started(self, project):
         """It keeps its disk and its address, and boots again."""
         first = project.run(
@@ -272,8 +283,7 @@ class TestBill:
 
     def test_a_minute_at_the_least(self, project):
         """Each machine bills by its seconds, a minute at the least; Spot VMs, disks and addresses by their prices."""
-        public = [{"access_configs": [{"name": "outside", "type_": "ONE_TO_ONE_NAT"}]}]
-        project.run("a", network_interfaces=public)
+        project.run("a", network_interfaces=OUTSIDE)
         project.run("b", scheduling=spot(), disks=[disk(size_gb=20)])
         project.delete("a")
         project.delete("b")
@@ -302,7 +312,8 @@ class TestLogs:
             f"docker run --name work --log-driver gcplogs {dask_image()} python -c 'print(\"said by work\")'"
         )
         account = [{"email": email, "scopes": [PLATFORM]}]
-        found = project.run("a", service_accounts=account, metadata=script(command, "echo over"))
+        own = {"service_accounts": account, "network_interfaces": OUTSIDE}
+        found = project.run("a", metadata=script(command, "echo over"), **own)
         project.console("a", "over")
         body = {
             "resourceNames": [f"projects/{project.id}"],
