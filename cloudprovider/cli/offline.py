@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 from pathlib import Path
 
@@ -24,19 +25,35 @@ POLICIES = (
     "aws-ec2-machine",
     "aws-ec2-machine-ssm",
     "aws-ec2-tunnel",
+    "azure",
+    "azure-landing",
+    "azure-machine",
+    "azure-tunnel",
+    "gcp",
+    "gcp-landing",
+    "gcp-machine",
+    "gcp-tunnel",
 )
+#: By what a policy's name begins with, the provider that knows what is filled in.
+MAKERS = {"aws-ec2": "ec2", "aws-fargate": "ecs", "gcp": "gce"}
 
 
 @click.command(short_help="Print a least-privilege policy.")
 @click.argument("name", type=click.Choice(POLICIES))
 @click.option("--region", default="*", show_default=True)
-@click.option("--account", default="*", show_default=True)
-def policy(name: str, region: str, account: str) -> None:
-    """Print a least-privilege policy: of whoever starts clusters (aws-fargate, aws-ec2), or of a role."""
-    from cloudprovider.providers import ec2, ecs
+@click.option("--account", default="*", show_default=True, help="On Azure the subscription.")
+@click.option("--resource-group", default="*", show_default=True, help="Of Azure.")
+def policy(name: str, region: str, account: str, resource_group: str) -> None:
+    """Print a least-privilege policy: of whoever starts clusters (aws-fargate, aws-ec2, azure, gcp), or of a role."""
+    from cloudprovider.providers import azure, ec2, ecs, gce
 
-    of = ec2.policy if name.startswith("aws-ec2") else ecs.policy
-    click.echo(json.dumps(json.loads(of(name, region=region, account=account)), indent=2))
+    of = next(
+        module.policy
+        for prefix, module in (("aws-ec2", ec2), ("aws", ecs), ("azure", azure), ("gcp", gce))
+        if name.startswith(prefix)
+    )
+    values = {"region": region, "account": account, "subscription": account, "resource_group": resource_group}
+    click.echo(json.dumps(json.loads(of(name, **values)), indent=2))
 
 
 @click.command(short_help="Show it all on an embedded cloud.")
