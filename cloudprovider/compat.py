@@ -82,6 +82,16 @@ def _monitored(detailed: Any) -> Mapping[str, Any]:
     return {"instance_args": both, "launch_template_args": both} if detailed else {}
 
 
+def _marketplace(image: Any) -> Mapping[str, Any]:
+    """A machine image, by its parts or by its id; Azure's own Ubuntu, which was the default there, is none of ours."""
+    if not isinstance(image, Mapping):
+        return {"machine_image": image}
+    if not image:
+        return {}
+    parts = [image.get(name, "latest") for name in ("publisher", "offer", "sku", "version")]
+    return {"machine_image": image.get("id") or ":".join(parts)}
+
+
 def _profile(profile: Any) -> Any:
     return profile.get("Arn") or profile.get("Name") if isinstance(profile, dict) else profile
 
@@ -132,6 +142,20 @@ WORKERS = (
     "distributed.Nanny",
     "distributed.cli.dask_worker",
 )
+#: What all of its clusters of virtual machines have in common.
+MACHINES = {
+    "auto_shutdown": refused("set the leases: idle_timeout=, max_lifetime= and the like.", True),
+    "bootstrap": without_effect(),
+    "debug": without_effect(),
+    "docker_args": refused("leave it out: the container has the machine's network and disks.", ""),
+    "docker_image": renamed("image"),
+    "env_vars": renamed("environment"),
+    "extra_bootstrap": Rule(into=_script),
+    "protocol": refused("leave it out: every connection is mutual TLS.", "tls"),
+    "silence_logs": without_effect(),
+    "worker_class": refused("leave it out: GPUs get dask-cuda's worker by themselves.", *WORKERS),
+    "worker_module": refused("leave it out: GPUs get dask-cuda's worker by themselves.", *WORKERS),
+}
 #: By our section in Dask config: dask-cloudprovider's keyword, and what becomes of it.
 TABLES: dict[str, dict[str, Rule]] = {
     "fargate": {
@@ -141,27 +165,28 @@ TABLES: dict[str, dict[str, Rule]] = {
         "fargate_workers": refused("use ECSCluster for container instances of your own.", True),
         "worker_gpu": refused("Fargate has no GPUs: use ECSCluster.", 0),
     },
+    "azure": {
+        **MACHINES,
+        "extra_vm_options": refused("pass vm_args=, properties as Azure's API spells them.", {}),
+        "location": renamed("region"),
+        "marketplace_plan": Rule(into=lambda plan: {"plan": plan} if plan else {}),
+        "public_ingress": Rule(into=lambda public: {} if public else {"public": False}),
+        "scheduler_vm_size": renamed("scheduler_instance_type"),
+        "subscription_id": renamed("subscription"),
+        "vm_image": Rule(into=_marketplace),
+        "vm_size": renamed("instance_type"),
+    },
     "ec2": {
-        "auto_shutdown": refused("set the leases: idle_timeout=, max_lifetime= and the like.", True),
+        **MACHINES,
         "availability_zone": renamed("zones"),
-        "bootstrap": without_effect(),
-        "debug": without_effect(),
-        "docker_args": refused("leave it out: the container has the machine's network and disks.", ""),
-        "docker_image": renamed("image"),
         "enable_detailed_monitoring": Rule(into=_monitored),
-        "env_vars": renamed("environment"),
-        "extra_bootstrap": Rule(into=_script),
         "filesystem_size": renamed("disk_size"),
         "iam_instance_profile": renamed("role", _profile),
         "instance_tags": renamed("tags"),
-        "protocol": refused("leave it out: every connection is mutual TLS.", "tls"),
-        "silence_logs": without_effect(),
         "subnet_id": renamed("subnets"),
         "use_private_ip": Rule(into=lambda private: {"public": False} if private else {}),
         "volume_tags": renamed("tags"),
-        "worker_class": refused("leave it out: GPUs get dask-cuda's worker by themselves.", *WORKERS),
         "worker_instance_type": renamed("instance_type"),
-        "worker_module": refused("leave it out: GPUs get dask-cuda's worker by themselves.", *WORKERS),
     },
     "ecs": {
         **TASKS,
@@ -182,7 +207,12 @@ SHARED: dict[str, tuple[Callable[[Any, bool], bool], Rule]] = {
     "worker_cpu": (lambda value, _: _thousands(value), renamed("worker_cpu", vcpus)),
 }
 SMALLEST = 128  # 1/1024 vCPU; ECS takes nothing smaller, and nothing here has as many vCPUs
-NAMES = {"fargate": "FargateCluster", "ecs": "ECSCluster", "ec2": "EC2Cluster"}
+NAMES = {
+    "azure": "AzureVMCluster",
+    "ec2": "EC2Cluster",
+    "ecs": "ECSCluster",
+    "fargate": "FargateCluster",
+}
 
 
 def _thousands(value: Any) -> bool:

@@ -84,10 +84,9 @@ def quietly(cloud, **options):
 
 def our_options(cloud):
     """The names of a cloud's options."""
-    from cloudprovider.providers import ec2, ecs
+    from cloudprovider import discovery
 
-    config = {"fargate": ecs.FargateConfig, "ecs": ecs.ECSConfig, "ec2": ec2.EC2Config}[cloud]
-    return set(inspect.signature(config).parameters)
+    return set(inspect.signature(discovery.cluster_class(cloud).config_class).parameters)
 
 
 @pytest.mark.parametrize("cloud", ["fargate", "ecs"])
@@ -159,6 +158,57 @@ def test_a_typical_call_of_machines():
         "n_workers": 2,
     }
     assert expected == quietly("ec2", **theirs)
+
+
+#: The keywords of AzureVMCluster and of VMCluster in dask-cloudprovider 2025.9.0.
+AZURE = [
+    "auto_shutdown", "bootstrap", "debug", "disk_size", "docker_args", "docker_image", "env_vars", "extra_bootstrap",
+    "extra_vm_options", "location", "marketplace_plan", "n_workers", "protocol", "public_ingress", "resource_group",
+    "scheduler_options", "scheduler_vm_size", "security", "security_group", "silence_logs", "subscription_id",
+    "vm_image", "vm_size", "vnet", "worker_class", "worker_module", "worker_options",
+]  # fmt: skip
+
+
+def test_every_keyword_of_azure_has_a_rule():
+    """Whoever changes the import line of AzureVMCluster meets no unknown keyword."""
+    ours = our_options("azure")
+    assert set(TABLES["azure"]) <= set(AZURE)
+    assert set(AZURE) - set(TABLES["azure"]) <= ours
+    assert not set(TABLES["azure"]) & ours
+
+
+def test_a_typical_call_of_azure():
+    """A cluster on Azure of dask-cloudprovider's documentation starts after its import line has changed."""
+    plan = {"name": "n", "publisher": "p", "product": "o"}
+    theirs = {
+        "location": "westeurope",
+        "resource_group": "mine",
+        "vnet": "net",
+        "security_group": "rules",
+        "vm_size": "Standard_NC12s_v3",
+        "scheduler_vm_size": "Standard_D2s_v5",
+        "public_ingress": False,
+        "vm_image": {"publisher": "p", "offer": "o", "sku": "s"},
+        "marketplace_plan": plan,
+        "subscription_id": "s",
+        "bootstrap": False,
+        "n_workers": 2,
+    }
+    expected = {
+        "region": "westeurope",
+        "resource_group": "mine",
+        "vnet": "net",
+        "security_group": "rules",
+        "instance_type": "Standard_NC12s_v3",
+        "scheduler_instance_type": "Standard_D2s_v5",
+        "public": False,
+        "machine_image": "p:o:s:latest",
+        "plan": plan,
+        "subscription": "s",
+        "n_workers": 2,
+    }
+    assert expected == quietly("azure", **theirs)
+    assert "machine_image" not in quietly("azure", vm_image={}, location="x")
 
 
 @pytest.mark.parametrize(
