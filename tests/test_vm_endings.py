@@ -68,7 +68,7 @@ def test_machines_that_are_told_to_end_delete_themselves(left):
         address, security = cluster.scheduler_address, cluster.security
     with Client(address, security=security) as client:
         client.wait_for_workers(1, timeout=60)
-        left.cloud.inject("denied", DELETE[left.name], times=2)
+        left.cloud.inject("denied", DELETE[left.name], times=1)
         client.shutdown()
 
     assert left.all_gone()
