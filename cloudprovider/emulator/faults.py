@@ -36,7 +36,7 @@ KINDS = {
     "lost-answer": "does what the call asks, then closes the connection without an answer",
     "denied": "refuses calls as not authorized",
     "expired-credentials": "refuses every call as its credentials have expired",
-    "capacity": "has room for only `room` more machines of `market`, on EC2 also of `zone` and `type`",
+    "capacity": "has room for only `room` more machines of `market`, for virtual machines also of `zone` and `type`",
     "quota": "allows only `room` vCPUs of `market` in use at once",
     "image-pull": "cannot pull images whose name matches `image`",
     "policy": "refuses calls that the policy documents `allowed` do not allow, with all they take along",

@@ -146,10 +146,10 @@ class Profile:
     resources
         Machines that calls may concern, in each region, by `service:Operation`.
     capacity
-        Machines the cloud has room for, by market; a market that is not named has no end. For EC2 also by zone
+        Machines the cloud has room for, by market; a market that is not named has no end. For virtual machines also by zone
         and type: words between slashes that must all fit, such as `spot/us-east-1a/m7i.*`.
     quotas
-        What an account's service quotas are, by their codes, where they are not as large as anyone needs.
+        What an account's quotas are, by their codes or metrics, where they are not as large as anyone needs.
     spot_interruptions
         Expected interruptions of a spot machine an hour.
     """
