@@ -27,6 +27,7 @@ def locations() -> dict[str, list[str]]:
     return found
 
 
+@functools.cache
 def sizes(location: str) -> list[str]:
     """The names of the VM sizes that a location has, in order."""
     if location not in locations():
@@ -48,6 +49,7 @@ def family(size: str) -> str:
     return str(_table()["sizes"][size][0])
 
 
+@functools.cache
 def resource_skus(location: str) -> list[dict[str, Any]]:
     """The VM sizes of a location as resourceSkus.list answers; no subscription is restricted in them."""
     zones = locations().get(location, [])
