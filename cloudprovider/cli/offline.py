@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 from pathlib import Path
 
@@ -34,8 +33,6 @@ POLICIES = (
     "gcp-machine",
     "gcp-tunnel",
 )
-#: By what a policy's name begins with, the provider that knows what is filled in.
-MAKERS = {"aws-ec2": "ec2", "aws-fargate": "ecs", "gcp": "gce"}
 
 
 @click.command(short_help="Print a least-privilege policy.")
