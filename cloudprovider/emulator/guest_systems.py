@@ -105,7 +105,7 @@ SYSTEMS = {
         units=(),
         packages="tdnf",
         gpus=False,
-        disk="azure/local/by-index/{}",
+        disk="azure/local/by-serial/{}",
     ),
     # Ubuntu with NVIDIA's driver and toolkit: https://github.com/Azure/azhpc-images
     "ubuntu-hpc": OperatingSystem(
@@ -119,7 +119,7 @@ SYSTEMS = {
         cloud_init="25.2",
         units=("apt-daily.timer", "apt-daily-upgrade.timer", *ENGINE_UNITS),
         packages="apt-get",
-        disk="azure/local/by-index/{}",
+        disk="azure/local/by-serial/{}",
     ),
     "ubuntu": OperatingSystem(
         title="Ubuntu",
@@ -133,6 +133,6 @@ SYSTEMS = {
         units=("apt-daily.timer", "apt-daily-upgrade.timer"),
         packages="apt-get",
         gpus=False,
-        disk="azure/local/by-index/{}",
+        disk="azure/local/by-serial/{}",
     ),
 }

@@ -30,7 +30,7 @@ MANAGER = "https://management.azure.com"
 VALUES = {
     "cloud": "azure",
     # Names of local NVMe disks: https://learn.microsoft.com/azure/virtual-machines/linux/azure-virtual-machine-utilities
-    "disks": "/dev/disk/azure/local/by-index/*",
+    "disks": "/dev/disk/azure/local/by-serial/*",
     # Its lines are in the unit's, and so on the serial console, which boot diagnostics keep.
     "logging": "--log-driver none",
     # Of Ubuntu: they hold the lock of its package manager.

@@ -149,3 +149,18 @@ def test_what_comes_after_a_service_knows_how_it_ended(boot):
 
     machine.said("sh: success 0")
     machine.said("sh: exit-code 64")
+
+
+@pytest.mark.parametrize(
+    ("system", "pattern"),
+    [("cos", "/dev/disk/by-id/google-local-*"), ("azure-linux", "/dev/disk/azure/local/by-serial/*")],
+)
+def test_local_disks_have_the_clouds_names(boot, system, pattern):
+    """They can be formatted and mounted where the cloud says that they are."""
+    machine = boot(
+        f"#!/bin/sh\nmkdir /scratch\nfor disk in `readlink -e {pattern}`; do\n"
+        "  mkfs.ext4 -qF $disk && mount -o noatime $disk /scratch && echo mounted\ndone\n",
+        Kind(system=system, disks=2),
+    )
+
+    assert 2 == machine.finished().count("cloud-init: mounted")
