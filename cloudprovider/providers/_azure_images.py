@@ -179,8 +179,8 @@ def _of_id(azure: Azure, id: str) -> MachineImage:
 def _of_gallery(azure: Azure, id: str) -> MachineImage:
     """An image of a gallery, in the version that is named, or else the newest."""
     definition, *names, version = GALLERY.fullmatch(id).groups()  # type: ignore[union-attr]
-    image = _read(azure, definition, GALLERY_API)
     newest = _read(azure, id, GALLERY_API) if version else _newest(azure, id, *names)
+    image = newest and _read(azure, definition, GALLERY_API)
     if not image or not newest:
         raise ConfigError(
             f"machine_image={id!r}: the gallery has no such image or version, or you may not see it."

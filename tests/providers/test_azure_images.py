@@ -106,6 +106,67 @@ def test_an_image_of_one_s_own(azure, generation):
     )
 
 
+def in_gallery(azure, *versions, architecture="x64", plan=None, left_out=()):
+    """Make a gallery's image in some versions; the id of the image."""
+    azure.call("resources", "resource_groups.create_or_update", "pictures", {"location": "westeurope"})
+    where = ("pictures", "shelf")
+    azure.make(
+        "compute", "galleries.begin_create_or_update", *where, {"location": "westeurope", "properties": {}}
+    )
+    facts = {
+        "osType": "Linux",
+        "osState": "Generalized",
+        "hyperVGeneration": "V2",
+        "architecture": architecture,
+        "identifier": {"publisher": "us", "offer": "dask", "sku": "1"},
+        **({"purchasePlan": plan} if plan else {}),
+    }
+    image = {"location": "westeurope", "properties": facts}
+    made = azure.make("compute", "gallery_images.begin_create_or_update", *where, "dask", image)
+    for version in versions:
+        told = {
+            "storageProfile": {"osDiskImage": {"sizeInGB": 64}},
+            "publishingProfile": {"excludeFromLatest": version in left_out},
+        }
+        document = {"location": "westeurope", "properties": told}
+        create = "gallery_image_versions.begin_create_or_update"
+        azure.make("compute", create, *where, "dask", version, document)
+    return made["id"]
+
+
+def test_the_newest_version_in_a_gallery(azure):
+    """Without a version it is the newest by number, of those that their owner has not left out."""
+    id = in_gallery(azure, "1.9.0", "1.10.0", "2.0.0", left_out=["2.0.0"], architecture="Arm64")
+    found = find(azure, ("arm64", False), machine_image=id)
+
+    assert {"id": f"{id}/versions/1.10.0"} == found.reference
+    assert ("arm64", "V2", True) == (found.architecture, found.generation, found.own)
+
+
+def test_a_version_in_a_gallery(azure):
+    """A version that is named is taken, with the plan of what it was made from."""
+    id = f"{in_gallery(azure, '1.0.0', '2.0.0', plan=PLAN)}/versions/1.0.0"
+
+    assert {"id": id} == find(azure, machine_image=id, plan=PLAN).reference
+
+
+def test_a_gallery_without_the_image(azure):
+    """An image without a version, or a version that there is not, is refused."""
+    id = in_gallery(azure)
+
+    for missing in (id, f"{id}/versions/9.9.9", id.replace("/dask", "/other")):
+        with pytest.raises(ConfigError, match="the gallery has no such image or version"):
+            find(azure, machine_image=missing)
+
+
+def test_a_gallery_of_another_subscription(azure):
+    """What another subscription's versions are cannot be asked: one must be named."""
+    id = in_gallery(azure).replace(azure.subscription, "5b0f8a9e-0000-4e57-9a64-d0c5e1a7f001")
+
+    with pytest.raises(ConfigError, match=r"is of another subscription: name its version"):
+        find(azure, machine_image=id)
+
+
 def test_sizes_are_of_the_image_s_generation(azure, emulated_azure):
     """A size that boots generation 2 only is refused for an image of generation 1."""
     old, new = find(azure, machine_image=made(azure, "V1")), find(azure)
