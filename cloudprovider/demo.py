@@ -50,9 +50,7 @@ STAGES = {
     "fargate": Stage(cloud="aws", title="AWS", through="boto3", options={"worker_cpu": 1}),
     "ec2": Stage(cloud="aws", title="AWS", through="boto3"),
     "gcp": Stage(cloud="gcp", title="Google Cloud", through="google-cloud-compute"),
-    "azure": Stage(
-        cloud="azure", title="Azure", through="azure-mgmt-compute", options={"region": "westeurope"}
-    ),
+    "azure": Stage(cloud="azure", title="Azure", through="azure-mgmt-compute"),
 }
 
 

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import gzip
 import importlib
+import json
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import boto3
@@ -14,6 +15,7 @@ import pytest
 from contract import until
 
 from cloudprovider import CapacityError, CloudError, CredentialsError, QuotaError, discovery
+from cloudprovider.providers import _gcp
 from cloudprovider.providers.local import LocalConfig, LocalProvider
 
 if TYPE_CHECKING:
@@ -309,12 +311,126 @@ class EC2(AWS):
             ec2.describe_instance_attribute(InstanceId=id, Attribute="userData")["UserData"]["Value"]
             for id in self.running()
         ]
-        text = "".join(gzip.decompress(base64.b64decode(each)).decode() for each in data)
+        text = "".join(map(unpacked, data))
         template = {"LaunchTemplateName": f"dask-{cluster.name}"}
         return text + str(ec2.describe_instances()) + str(ec2.describe_launch_template_versions(**template))
 
 
-ACCOUNTS: dict[str, type[Account]] = {account.name: account for account in (Local, Fargate, ECS, EC2)}
+class GCP(Account):
+    """Google Compute Engine."""
+
+    name = "gcp"
+    emulator = "gcp"
+    options: ClassVar = {
+        "progress": False,
+        "instance_type": "n2-standard-2",
+        "scheduler_instance_type": "e2-standard-2",
+    }
+    orders = ("instances.insert", "instances.bulkInsert")
+    over = frozenset({"DELETED"})
+    refusals = (
+        ("capacity", {"room": 0}, CapacityError, "ZONE_RESOURCE_POOL_EXHAUSTED|enough resources"),
+        ("quota", {"room": 1}, QuotaError, "CPUS"),
+        ("denied", {"operation": "instances.insert"}, CredentialsError, "compute.instances.create"),
+        ("denied", {"operation": "instances.bulkInsert"}, CredentialsError, "compute.instances.create"),
+        ("image-pull", {}, CloudError, "(?s)image=.*last log lines.*manifest"),
+        ("expired-credentials", {}, CredentialsError, "expired"),
+    )
+
+    @property
+    def project(self) -> Any:
+        """The project, as its owner sees it."""
+        return _gcp.GCP()
+
+    def shown(self, cluster: Any) -> str:
+        pages = self.project.pages("instances", "aggregated_list")
+        every = [one for page in pages for scope in page.items.values() for one in scope.instances]
+        data = [item.value for one in every for item in one.metadata.items if item.key == "user-data"]
+        return str(every) + "".join(map(unpacked, data))
+
+    def admitted(self) -> list[str]:
+        # The default network has rules of Google's own, which are not ours to judge.
+        rules = [
+            rule for rule in self.project.items("firewalls") if rule.name.startswith("dask-") and rule.allowed
+        ]
+        return [source for rule in rules for source in rule.source_ranges]
+
+
+class Azure(Account):
+    """Azure virtual machines."""
+
+    name = "azure"
+    emulator = "azure"
+    options: ClassVar = {
+        "progress": False,
+        "instance_type": "Standard_D2s_v5",
+        "scheduler_instance_type": "Standard_D2s_v5",
+    }
+    orders = ("VirtualMachines.CreateOrUpdate", "VirtualMachineScaleSets.CreateOrUpdate")
+    over = frozenset({"deleted"})
+    refusals = (
+        (
+            "capacity",
+            {"room": 0},
+            CapacityError,
+            "AllocationFailed|SkuNotAvailable|OverconstrainedAllocation",
+        ),
+        ("quota", {"room": 0}, QuotaError, "(?i)quota"),
+        (
+            "denied",
+            {"operation": "VirtualMachines.CreateOrUpdate"},
+            CredentialsError,
+            "virtualMachines/write",
+        ),
+        (
+            "denied",
+            {"operation": "VirtualMachineScaleSets.CreateOrUpdate"},
+            CredentialsError,
+            "virtualMachineScaleSets/write",
+        ),
+        ("image-pull", {}, CloudError, "(?s)image=.*last log lines.*manifest"),
+        ("expired-credentials", {}, CredentialsError, "(?i)expir(ed|y)"),
+    )
+
+    @property
+    def clients(self) -> Any:
+        """The SDK's own clients."""
+        from azure_subscription import Subscription
+
+        return Subscription.of(self.cloud)
+
+    def calls_to_start(self, n_workers: int) -> int:
+        # The cluster's own scale set, which has no machine, comes with its tags before the scheduler.
+        return 3
+
+    def shown(self, cluster: Any) -> str:
+        clients = self.clients
+        every = [
+            *clients.compute.virtual_machines.list_all(),
+            *clients.compute.virtual_machine_scale_sets.list_all(),
+            *clients.network.network_interfaces.list_all(),
+        ]
+        return json.dumps([one.as_dict() for one in every], default=str)
+
+    def admitted(self) -> list[str]:
+        groups = self.clients.network.network_security_groups.list_all()
+        rules = [rule for group in groups for rule in group.security_rules or ()]
+        inwards = [rule for rule in rules if (rule.access, rule.direction) == ("Allow", "Inbound")]
+        sources = [[rule.source_address_prefix, *(rule.source_address_prefixes or ())] for rule in inwards]
+        return [source for some in sources for source in some if source]
+
+
+def unpacked(data: str) -> str:
+    """User data as the machine reads it."""
+    raw = data.encode()
+    with contextlib.suppress(ValueError):
+        raw = base64.b64decode(raw, validate=True)
+    return (gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw).decode()
+
+
+ACCOUNTS: dict[str, type[Account]] = {
+    account.name: account for account in (Local, Fargate, ECS, EC2, GCP, Azure)
+}
 
 
 def account(name: str, request: Any) -> Account:

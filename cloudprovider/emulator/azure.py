@@ -58,6 +58,8 @@ POLL = re.compile(
 )
 #: Where the serial console of a machine is read, as boot diagnostics say.
 BLOB = re.compile(r"/bootdiagnostics/([^/]+)/([^/]+)\.serialconsole\.log\?sig=([^&]+)")
+#: Where the person works, as `az config set defaults.location=` has it.
+LOCATION = "westeurope"
 TAGS_VERSION = "2025-04-01"
 TAG_OPERATIONS = {
     "GET": "GetAtScope",
@@ -111,6 +113,7 @@ class Azure:
             "AZURE_AUTHORITY_HOST": self.front,
             "AZURE_CLIENT_ID": CLIENT,
             "AZURE_CLIENT_SECRET": SECRET,
+            "AZURE_DEFAULTS_LOCATION": LOCATION,
             "AZURE_SUBSCRIPTION_ID": SUBSCRIPTION,
             "AZURE_TENANT_ID": TENANT,
             "REQUESTS_CA_BUNDLE": bundle,

@@ -143,7 +143,8 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
 
     async def cloud_futures(self) -> int:
         """How many results nothing but connected people's clients want."""
-        people = {self.scheduler.clients[client] for client in self.clients()}
+        known = self.scheduler.clients  # a client that goes leaves here before its connection does
+        people = {known[client] for client in self.clients() if client in known}
         wanted = {task for client in people for task in client.wants_what}
         return sum(task.who_wants <= people for task in wanted)
 
