@@ -53,7 +53,7 @@ class Compute:
         }
 
     def answer(self, call: Call) -> Any:
-        """What is answered; None is an answer without a body.
+        """What is answered; None is an answer without anything in it.
 
         Raises
         ------

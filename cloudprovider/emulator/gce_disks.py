@@ -87,15 +87,15 @@ class Disks:
     def delete(self, request: Call) -> Document:
         """Delete one that no instance has."""
         where = request.place("disks", request.arguments["disk"])
-        document = self.find(where)
-        if users := document.get("users"):
-            raise GCPError(
-                400,
-                f"The disk resource '{where.path}' is already being used by '{users[0].removeprefix(BASE)}'",
-                reason="resourceInUseByAnotherResource",
-            )
 
         def work() -> Operation:
+            document = self.find(where)
+            if users := document.get("users"):
+                raise GCPError(
+                    400,
+                    f"The disk resource '{where.path}' is already being used by '{users[0].removeprefix(BASE)}'",
+                    reason="resourceInUseByAnotherResource",
+                )
             operation = self._operations.begin(
                 "delete", where, request.principal.email, targetId=document["id"]
             )

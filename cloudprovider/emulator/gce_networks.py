@@ -184,10 +184,10 @@ class Networks:
     def delete(self, collection: str, request: Call) -> Document:
         """Delete one that nobody uses."""
         where = self._place(collection, request)
-        document = self.find(where)
-        self._check_unused(where)
 
         def work() -> Operation:
+            document = self.find(where)
+            self._check_unused(where)
             operation = self._operations.begin(
                 "delete", where, request.principal.email, targetId=document["id"]
             )

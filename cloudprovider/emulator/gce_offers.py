@@ -257,10 +257,10 @@ class Offers:
 
     def delete_image(self, request: Call) -> Document:
         """Delete an image of one's own."""
-        self.image(request)
         where = request.place("images", request.arguments["image"])
 
         def work() -> Operation:
+            self.image(request)
             operation = self._operations.begin("delete", where, request.principal.email)
             self._operations.soon(operation, lambda: _drop(self._images, where))
             return operation

@@ -171,8 +171,8 @@ class Operations:
             return dict(known[1].document)
         made = work()
         operation = made if isinstance(made, Operation) else self._known[made["name"]]
-        operation.document["clientOperationId"] = key
         if key:
+            operation.document["clientOperationId"] = key
             self._asked[request.operation, key] = (said, operation)
         return dict(operation.document)
 

@@ -121,4 +121,4 @@ def _subnetwork(interface: Document, project: str, zone: str) -> Place:
 
 def is_foreign(resource: str) -> bool:
     """Whether a resource is of a project whose owners let everybody use it."""
-    return resource.startswith(f"projects/{HOST_PROJECT}/") or not resource.startswith(f"projects/{PROJECT}")
+    return resource.split("/")[1] == HOST_PROJECT or not resource.startswith(f"projects/{PROJECT}")

@@ -166,8 +166,7 @@ class GCP:
 
     @staticmethod
     def _checked(request: Request, document: Any, fields: str) -> Answer:
-        if document is None:
-            return 204, {}, b""
+        document = {} if document is None else document
         if found := request.method.answer_problems(document):
             name = f"{request.service}:{request.operation}"
             raise ValueError(f"The answer to {name} is not what Google describes: {found[0]}")

@@ -25,8 +25,6 @@ def project(made):
     """That project as on its first day."""
     made.cloud.reset(profile="instant", time_scale=1.0, seed=0)
     with made.cloud.active():
-        vars(made).pop("credentials", None)
-        made._clients.clear()
         yield made
 
 
@@ -550,6 +548,31 @@ class TestFaults:
         ):
             project.insert("b")
         assert {ZONE: ["a", "b"]} == project.names()
+
+
+class TestOperations:
+    """What becomes of changes."""
+
+    def test_kept_and_forgotten(self, project):
+        """An operation is found where it was made, until it is deleted; whoever asks again has the same one."""
+        rule = {"name": "allow-me", "allowed": [{"I_p_protocol": "tcp"}]}
+        project.done(project.ask("firewalls", "insert_unary", firewall_resource=rule))
+        id = str(uuid.uuid4())
+        ended = project.ask("firewalls", "delete_unary", firewall="allow-me", request_id=id)
+        assert project.done(ended).client_operation_id == id
+        again = project.ask("firewalls", "delete_unary", firewall="allow-me", request_id=id)
+        assert ended.name == again.name
+
+        told = [one.name for one in project.ask("global_operations", "list")]
+        assert [ended.name] == told[:1]
+        scopes = dict(iter(project.ask("global_operations", "aggregated_list")))
+        assert told == [one.name for one in scopes["global"].operations]
+        project.ask("global_operations", "delete", operation=ended.name)
+        with pytest.raises(exceptions.NotFound, match=f"operations/{ended.name}' was not found"):
+            project.ask("global_operations", "get", operation=ended.name)
+        zonal = project.insert("a")
+        with pytest.raises(exceptions.NotFound):
+            project.ask("zone_operations", "get", zone="us-central1-b", operation=zonal.name)
 
 
 class TestAround:

@@ -30,8 +30,6 @@ def made(emulated_gcp_process):
 def project(emulated_gcp, made):
     """A project whose machines have an inside, as on its first day."""
     del emulated_gcp
-    vars(made).pop("credentials", None)
-    made._clients.clear()
     return made
 
 
