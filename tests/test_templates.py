@@ -43,8 +43,10 @@ FITTING = {
     "program": "-m cloudruntime",
     "python": "3.14",
     "region": "us-gov-west-1",
+    "resource_group": "dask-westeurope",
     "runtime": "",
     "secret": "/dask/it/machine",
+    "subscription": "00000000-0000-0000-0000-000000000000",
     "task_role": "arn:aws:iam::123456789012:role/path/dask-task",
 }
 
