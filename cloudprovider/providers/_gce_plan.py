@@ -76,6 +76,15 @@ class Kind:
         """How many of which accelerators an order asks for."""
         return {self.gpu_name: self.gpus} if self.attached else {}
 
+    def shares(self, market: str, limits: Mapping[str, float]) -> Mapping[str, float]:
+        """What one of them counts against the region's quotas, of which these are the limits.
+
+        Spot VMs count as others do until a project has been given quotas for them, which are 0 before.
+        """
+        # https://cloud.google.com/compute/docs/instances/spot#quotas
+        own = self.usage.get(market, {})
+        return own if any(limits.get(metric) for metric in own) else self.usage.get("on-demand", own)
+
     @classmethod
     def loads(cls, said: Mapping[str, Any]) -> Self:
         """The kind that a document says."""
@@ -89,8 +98,8 @@ def kind_of(choice: Choice, image: MachineImage, config: GCPConfig, markets: Seq
 
     first = choice.types[0]
     return Kind(
-        types=tuple(kind.name for kind in choice.types),
-        zones={kind.name: tuple(choice.zones[kind.name]) for kind in choice.types},
+        types=tuple(name for name, some in zones.items() if some),
+        zones=zones,
         vcpu=first.vcpu,
         gpus=first.gpus,
         gpu_name=first.gpu_name,
@@ -99,7 +108,7 @@ def kind_of(choice: Choice, image: MachineImage, config: GCPConfig, markets: Seq
         own_image=image.own,
         disk_gib=max(config.disk_size or 0, image.root_size_gib),
         disk_type=config.disk_type or first.boot_disk,
-        usage={market: quotas_of(first, market) for market in markets},
+        usage={market: quotas_of(first, market) for market in dict.fromkeys((*markets, "on-demand"))},
     )
 
 

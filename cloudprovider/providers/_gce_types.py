@@ -272,7 +272,11 @@ def _cards() -> Mapping[str, frozenset[str]]:
 
 def _zones(gcp: GCP) -> list[str]:
     """The zones of the region."""
-    region = gcp.call("regions", "get", region=gcp.region)
+    region = gcp.call("regions", "get", fine={404}, region=gcp.region)
+    if region is None:
+        raise ConfigError(
+            f"region={gcp.region!r} is no region of Google Cloud's: `gcloud compute regions list` shows them."
+        )
     return sorted(zone.rpartition("/")[2] for zone in region.zones)
 
 

@@ -15,6 +15,8 @@ from cloudprovider.errors import ConfigError
 from cloudprovider.providers import _gce_types as types
 from cloudprovider.providers import _machine_types as machine_types
 from cloudprovider.providers._gce_config import GCPConfig
+from cloudprovider.providers._gce_images import MachineImage
+from cloudprovider.providers._gce_plan import kind_of
 from cloudprovider.providers._gcp import GCP
 
 IOWA = tuple(f"us-central1-{letter}" for letter in "abcf")
@@ -301,6 +303,17 @@ def test_every_quota_is_one_of_the_api():
     assert asked <= known
 
 
+def test_spot_vms_count_as_others_do_without_quotas_of_their_own():
+    """Where the project has no quota for preemptible machines yet, Spot VMs take from the one on demand."""
+    config = GCPConfig.of(instance_type="n2-standard-4", spot=True)
+    image = MachineImage(id="projects/p/global/images/i", root_size_gib=10, architecture="x86_64")
+    planned = kind_of(choose(instance_type="n2-standard-4", spot=True)["worker"], image, config, ["spot"])
+
+    assert {"PREEMPTIBLE_CPUS": 4} == planned.shares("spot", {"PREEMPTIBLE_CPUS": 100, "N2_CPUS": 8})
+    assert {"N2_CPUS": 4} == planned.shares("spot", {"PREEMPTIBLE_CPUS": 0, "N2_CPUS": 8})
+    assert {"N2_CPUS": 4} == planned.shares("on-demand", {"N2_CPUS": 8})
+
+
 def test_attached_gpus_count():
     """A machine with T4s takes its vCPUs and its GPUs."""
     first = choose(gpu=2, gpu_type="nvidia-tesla-t4", cpu=4)["worker"].types[0]
@@ -327,6 +340,13 @@ def test_attached_gpus_cost_as_many_calls_again(emulated_gcp):
 
     assert ["acceleratorTypes.list"] * 4 + ["machineTypes.list"] * 4 == called(emulated_gcp)
     assert names(choose(**options)["worker"]) == names(choices["worker"])
+
+
+@pytest.mark.usefixtures("emulated_gcp")
+def test_a_region_that_there_is_not():
+    """A wrong region is refused as such, not as one without machine types."""
+    with pytest.raises(ConfigError, match="region='mars-north1' is no region of Google Cloud's"):
+        types.choose_all(GCP(None, "mars-north1"), GCPConfig.of())
 
 
 def test_types_that_the_cloud_does_not_have(emulated_gcp):
