@@ -141,7 +141,7 @@ class Subscription:
             },
             "osProfile": {
                 "adminUsername": "dask",
-                "customData": base64.b64encode(f"#!/bin/sh\n{script}\n".encode()).decode(),
+                "customData": base64.b64encode(custom_data(script)).decode(),
                 "linuxConfiguration": {"disablePasswordAuthentication": True, "ssh": {"publicKeys": keys}},
             },
             "diagnosticsProfile": {"bootDiagnostics": {"enabled": True}},
@@ -216,6 +216,11 @@ class Subscription:
         for entry in self.cloud.ledger:
             found[entry.kind] = found.get(entry.kind, 0.0) + entry.seconds
         return found
+
+
+def custom_data(script: str) -> bytes:
+    """A script, or what is for cloud-init already."""
+    return (script if script.startswith("#") else f"#!/bin/sh\n{script}\n").encode()
 
 
 def changed(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

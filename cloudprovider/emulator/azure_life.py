@@ -149,6 +149,8 @@ class Life:
         """Delete one."""
         if machine.provisioning == "Deleting":
             machine.gone.append(then)
+            if force:  # who comes second need not wait for the first
+                self._power.off(machine, force=True)
             return
         self._bill_no_more(machine)
         self._shut(machine, "stopping", then, force=force)

@@ -343,12 +343,13 @@ class Machines:
     def _configured(self, request: Request, resource: Resource, given: Document) -> Resource:
         """An interface, and its public address, as a machine's document describes them."""
         own, suffix = given["properties"], uuid.uuid4().hex[:8]
-        configurations = []
+        configurations, publics = [], []
         for one in own["ipConfigurations"]:
             inner = one["properties"]
             configuration: Document = {"subnet": {"id": inner["subnet"]["id"]}}
             if address := inner.get("publicIPAddressConfiguration"):
                 public = self._public(request, resource, address, suffix)
+                publics.append(public)
                 configuration["publicIPAddress"] = {"id": public.id}
             configurations.append({"name": one["name"], "properties": configuration})
         document: Document = {
@@ -360,7 +361,12 @@ class Machines:
         if group := own.get("networkSecurityGroup"):
             document["properties"]["networkSecurityGroup"] = {"id": group["id"]}
         names = (f"{given['name']}-{suffix}",)
-        return self.networks.put(within(request, resource), INTERFACE, names, document)
+        try:
+            return self.networks.put(within(request, resource), INTERFACE, names, document)
+        except AzureError:
+            for one in publics:
+                self.networks.remove(one)
+            raise
 
     def _public(self, request: Request, resource: Resource, given: Document, suffix: str) -> Resource:
         document: Document = {

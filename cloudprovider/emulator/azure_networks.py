@@ -7,6 +7,7 @@ import functools
 import ipaddress
 import itertools
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from cloudprovider.emulator import azure_rules
@@ -47,6 +48,7 @@ TYPES = {
 }
 #: Addresses of a subnet that Azure keeps: https://learn.microsoft.com/azure/virtual-network/virtual-networks-faq
 RESERVED = 5
+ADDRESSES_HERE = 60_000  # of the loopback network
 Document = dict[str, Any]
 
 
@@ -64,7 +66,9 @@ class Networks:
         self._rights = rights
         self._macs = itertools.count(1)
         hosts = account.network.block.hosts()
-        self._addresses = itertools.cycle(list(itertools.islice(hosts, 3, 60_000)))
+        self._addresses = itertools.cycle(list(itertools.islice(hosts, 3, ADDRESSES_HERE)))
+        self._given = 0
+        self._used: Counter[str] = Counter()  # addresses of each subnet
 
     def handlers(self) -> Iterator[tuple[str, Callable[[Request], Reply]]]:
         """What answers each operation."""
@@ -157,13 +161,13 @@ class Networks:
 
     def remove(self, resource: Resource) -> None:
         """Forget a resource and what belongs to it."""
-        for one in list(self._store.all()):
-            if one is resource or one.id.lower().startswith(f"{resource.id.lower()}/"):
-                self._store.remove(one)
+        for one in (resource, *self._children_of(resource)):
+            self._store.remove(one)
         if resource.type == ADDRESSES:
             self._account.ledger.stop(resource.document["payer"], time.time(), ADDRESS)
         if resource.type == INTERFACE:
             for configuration in resource.properties["ipConfigurations"]:
+                self._used[configuration["properties"]["subnet"]["id"].lower()] -= 1
                 if address := self._public(configuration["properties"]):
                     address.properties.pop("ipConfiguration", None)
 
@@ -282,6 +286,7 @@ class Networks:
         self._rights.linked(request, f"{SUBNET}/join/action", subnet.id)
         if not old:
             self._check_room(subnet)
+            self._used[subnet.id.lower()] += 1
         public = self._public(own)
         if public:
             self._rights.linked(request, f"{ADDRESSES}/join/action", public.id)
@@ -308,11 +313,7 @@ class Networks:
 
     def _check_room(self, subnet: Resource) -> None:
         """Refuse an interface in a subnet that is full."""
-        used = sum(
-            named(one["properties"].get("subnet"), subnet.id)
-            for interface in self._store.of(INTERFACE)
-            for one in interface.properties["ipConfigurations"]
-        )
+        used = self._used[subnet.id.lower()]
         block = ipaddress.ip_network(subnet.properties["addressPrefix"])
         room = block.num_addresses - RESERVED - used
         for fault in self._account.faults.of("addresses"):
@@ -324,6 +325,9 @@ class Networks:
 
     def address(self) -> str:
         """An address that no interface has."""
+        self._given += 1
+        if self._given < ADDRESSES_HERE - 3:  # none has been given twice yet
+            return str(next(self._addresses))
         taken = {
             one["properties"]["privateIPAddress"]
             for interface in self._store.of(INTERFACE)

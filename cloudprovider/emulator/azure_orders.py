@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -147,12 +148,18 @@ def missing(name: str) -> AzureError:
 def _size(given: str, location: str) -> str:
     if not given:
         raise missing("hardwareProfile.vmSize")
-    known = {name.lower(): name for name in azure_catalogue.sizes(location)}
+    known = _known(location)
     if given.lower() not in known:
         some = ", ".join(list(known.values())[:5])
         text = f"The value {given} provided for the VM size is not valid. The valid sizes in the current region are: {some}."
         raise invalid(text, "vmSize")
     return known[given.lower()]
+
+
+@functools.cache
+def _known(location: str) -> dict[str, str]:
+    """The sizes of a location, by their names in lower case."""
+    return {name.lower(): name for name in azure_catalogue.sizes(location)}
 
 
 def _zone(zones: list[str], location: str, id: str) -> str:

@@ -115,17 +115,17 @@ class ScaleSets:
             self._check_orders(request, made, missing_ones, zone)
         self._store.add(made)
         made.properties["provisioningState"] = "Updating" if have or status != CREATED else "Creating"
-        machines = [self._machine(request, made, zone) for _ in range(missing_ones)]
+        machines, error = self._machines_of(request, made, missing_ones, zone)
         location = self._location(made)
         body = self._told(made) if status != ACCEPTED else None
         pending, reply = self._pending.begin(
             request, location, status=status, body=body, then=lambda: self._told(made)
         )
         surplus = have[missing_ones:] if missing_ones < 0 else []
-        Growth(made, pending, len(machines) + len(surplus)).follow(machines, surplus, self._machines)
+        growth = Growth(made, pending, len(machines) + len(surplus), error)
+        growth.follow(machines, surplus, self._machines)
         if not machines and not surplus:
-            made.properties["provisioningState"] = "Succeeded"
-            self._pending.after(pending, 0, lambda: None)
+            self._account.timers.after(0, growth.end)
         return reply
 
     @staticmethod
@@ -213,6 +213,18 @@ class ScaleSets:
         if not profile.get("networkApiVersion"):
             raise missing("networkProfile.networkApiVersion")
         self._machines.capacity.check_quota(wanted, count)
+
+    def _machines_of(
+        self, request: Request, made: Resource, count: int, zone: str
+    ) -> tuple[list[LiveVM], AzureError | None]:
+        """So many machines more, or as many as there is place for, and why there are no more."""
+        machines: list[LiveVM] = []
+        for _ in range(count):
+            try:
+                machines.append(self._machine(request, made, zone))
+            except AzureError as error:
+                return machines, error
+        return machines, None
 
     def _machine(self, request: Request, made: Resource, zone: str) -> LiveVM:
         """One more machine of a scale set."""
@@ -304,10 +316,10 @@ class Countdown:
 class Growth:
     """A scale set on its way to another capacity: what comes stays, and one that does not come is a failure."""
 
-    def __init__(self, made: Resource, pending: Pending, count: int) -> None:
+    def __init__(self, made: Resource, pending: Pending, count: int, error: AzureError | None) -> None:
         self._made, self._pending = made, pending
-        self._errors: list[AzureError] = []
-        self._countdown = Countdown(count, self._over)
+        self._errors = [error] if error else []
+        self._countdown = Countdown(count, self.end)
 
     def follow(self, machines: list[LiveVM], surplus: list[LiveVM], all_machines: Machines) -> None:
         """Wait for machines that come, and for machines that go."""
@@ -321,7 +333,8 @@ class Growth:
             self._errors.append(error)
         self._countdown()
 
-    def _over(self) -> None:
+    def end(self) -> None:
+        """All has come that will."""
         if not self._errors:
             self._made.properties["provisioningState"] = "Succeeded"
             self._pending.succeed()

@@ -74,6 +74,7 @@ class Store:
     def __init__(self) -> None:
         self.groups: dict[str, Resource] = {}
         self._resources: dict[str, Resource] = {}
+        self._by_type: dict[str, dict[str, Resource]] = {}
 
     def find(self, id: str) -> Resource | None:
         """The resource of an id; None when there is none."""
@@ -105,19 +106,19 @@ class Store:
 
     def add(self, resource: Resource) -> None:
         """Keep a resource."""
-        self._resources[resource.id.lower()] = resource
+        id = resource.id.lower()
+        self._resources[id] = self._by_type.setdefault(resource.type.lower(), {})[id] = resource
 
     def remove(self, resource: Resource) -> None:
         """Forget a resource; what is not there is no error."""
-        self._resources.pop(resource.id.lower(), None)
+        id = resource.id.lower()
+        self._resources.pop(id, None)
+        self._by_type.get(resource.type.lower(), {}).pop(id, None)
 
     def of(self, type: str, group: str = "") -> list[Resource]:
         """The resources of a type, of one group or of all, oldest first."""
-        return [
-            one
-            for one in self._resources.values()
-            if one.type.lower() == type.lower() and group.lower() in ("", one.group.lower())
-        ]
+        found = list(self._by_type.get(type.lower(), {}).values())
+        return [one for one in found if one.group.lower() == group.lower()] if group else found
 
     def all(self) -> Iterator[Resource]:
         """Every resource, oldest first."""

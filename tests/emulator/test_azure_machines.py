@@ -18,6 +18,21 @@ SPOT = {
 }
 
 
+#: A machine with a service that takes its time to stop.
+SLOW = """#cloud-config
+write_files:
+  - path: /etc/systemd/system/slow.service
+    content: |
+      [Service]
+      ExecStart=/bin/sh -c "trap '' TERM; while :; do sleep 1; done"
+      TimeoutStopSec=60
+runcmd:
+  - systemctl daemon-reload
+  - systemctl start slow.service
+  - echo it is slow
+"""
+
+
 def metadata(subscription, name, path, method="GET", headers=None, **given):
     """What a machine's metadata service answers."""
     url = f"{subscription.cloud.endpoint}/_cloud/azure/{name}/metadata/{path}"
@@ -210,6 +225,20 @@ class TestEnds:
 
         assert (200, "OperationPreempted") == code(order.result)
         assert {"StandardSSD_LRS 30 GiB"} == set(subscription.bills())
+
+    def test_a_forced_deletion_does_not_wait_for_the_first(self, subscription):
+        """A machine whose operating system takes its time to shut down is gone at once when it is forced."""
+        subscription.order("one", SLOW)
+        assert until(lambda: "it is slow" in subscription.console(), 30, "the service has started")
+        machines = subscription.compute.virtual_machines
+        first = machines.begin_delete(GROUP, "one")
+        time.sleep(0.5)
+        assert not first.done()
+
+        machines.begin_delete(GROUP, "one", force_deletion=True).result()
+
+        assert subscription.is_gone()
+        first.wait(30)
 
     def test_a_killed_machine_stops_and_bills(self, subscription):
         """When its host fails, a machine is stopped without notice; what it holds still bills."""

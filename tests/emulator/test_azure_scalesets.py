@@ -156,6 +156,21 @@ class TestHalf:
         sets(subscription).begin_delete_instances(GROUP, "many", {"instanceIds": [failed[0].id]}).result()
         assert 2 == len(subscription.names())
 
+    def test_a_full_subnet_gives_as_many_as_it_has_addresses(self, subscription):
+        """Machines come as long as there are addresses; then the operation fails, and leaves nothing half made."""
+        small = {"properties": {"addressPrefix": "10.58.200.0/29"}}
+        subnet = subscription.network.subnets.begin_create_or_update(GROUP, "net", "small", small).result()
+        document = subscription.scale_set(5, public=True)
+        profile = document["properties"]["virtualMachineProfile"]["networkProfile"]
+        nic = profile["networkInterfaceConfigurations"][0]["properties"]
+        nic["ipConfigurations"][0]["properties"]["subnet"] = {"id": subnet.id}
+
+        error = refused(sets(subscription).begin_create_or_update, GROUP, "many", document)
+
+        assert "SubnetIsFull" == error.error.code
+        assert 3 == len(subscription.names())
+        assert 3 == len(list(subscription.network.public_ip_addresses.list(GROUP)))
+
     def test_what_was_refused_at_once_makes_nothing(self, subscription):
         """Too few vCPUs in the quota refuse the whole order, before it is accepted."""
         subscription.cloud.inject("quota", room=4)
