@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cloudprovider.config import Config
 from cloudprovider.providers._aws_config import AWSConfig
 from cloudprovider.providers._vm_config import VMConfig
+from cloudprovider.providers.azure import AzureVMConfig
 from cloudprovider.providers.ec2 import EC2Config
 from cloudprovider.providers.ecs import ECSConfig, FargateConfig, TaskConfig
 from cloudprovider.providers.local import LocalConfig
@@ -56,6 +57,7 @@ SECTIONS: tuple[tuple[str, type[Config], str], ...] = (
     ("FargateCluster", FargateConfig, "Section `fargate`. [The guide](fargate.md) has them by theme."),
     ("ECSCluster", ECSConfig, "Section `ecs`. Needs `ecs_cluster`."),
     ("EC2Cluster", EC2Config, "Section `ec2`."),
+    ("AzureVMCluster", AzureVMConfig, "Section `azure`. [The guide](azure.md) has them by theme."),
     ("ProcessCluster", LocalConfig, "Section `local`. Machines are processes of this computer."),
 )
 TAIL = """

@@ -27,6 +27,7 @@ POLICIES = (
     "azure",
     "azure-landing",
     "azure-machine",
+    "azure-offers",
     "azure-tunnel",
     "gcp",
     "gcp-landing",

@@ -120,9 +120,9 @@ def test_a_whole_life_with_the_printed_roles(cloud):
         # Who starts somebody's first cluster may give roles: what is given is checked, not who may.
         cloud.inject("policy", allowed=[{"actions": role["Actions"], "notActions": []} for role in roles])
 
-    allow("azure", "azure-landing")
+    allow("azure", "azure-offers", "azure-landing")
     prepared("first").sweep("first")
-    allow("azure")
+    allow("azure", "azure-offers")
     made = prepared("second")
     scheduler = made.create(made.boot("scheduler"), 1).machines[0]
     some = workers(made, 2).machines

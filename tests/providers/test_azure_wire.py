@@ -489,7 +489,7 @@ def test_machine_role_is_narrow():
     assert id != _azure_roles.machine_role(SUBSCRIPTION, "dask-other")[0]
 
 
-@pytest.mark.parametrize("name", ["azure", "azure-landing", "azure-machine", "azure-tunnel"])
+@pytest.mark.parametrize("name", ["azure", "azure-landing", "azure-machine", "azure-offers", "azure-tunnel"])
 def test_policies_are_roles(name):
     """Every printed policy is a role definition that `az role definition create` takes."""
     role = json.loads(policy(name, subscription=SUBSCRIPTION, resource_group="dask-westeurope"))
