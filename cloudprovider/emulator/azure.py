@@ -200,9 +200,9 @@ class Azure:
         }
 
     def _answered(self, request: Request) -> Reply:
-        self._rights.authenticated(request)
+        caller = self._rights.authenticated(request).object_id
         if poll := POLL.fullmatch(request.path):
-            return self._polled(request, poll)
+            return self._polled(request, poll, caller)
         handler, operation = self.services.handler(request), None
         if handler is None and request.path.lower().endswith(TAGS):
             request.service, request.operation = "resources", f"Tags.{TAG_OPERATIONS[request.method]}"
@@ -214,7 +214,7 @@ class Azure:
         with self.account.lock:
             location = self._location(request)
         self._refused(request)
-        remaining = self._limits.take(request, location)
+        remaining = self._limits.take(request, location, caller)
         faults = self.account.faults
         after = faults.hit("error-after-effect", request)
         lost = faults.hit("lost-answer", request)
@@ -243,12 +243,12 @@ class Azure:
             raise AzureError(404, "SubscriptionNotFound", text)
         return operation
 
-    def _polled(self, request: Request, poll: re.Match[str]) -> Reply:
+    def _polled(self, request: Request, poll: re.Match[str], caller: str) -> Reply:
         request.service = (poll["service"] or "resources").lower()
         request.operation = "Operations.Get"
         self._wait(request)
         self._refused(request)
-        remaining = self._limits.take(request, "")
+        remaining = self._limits.take(request, "", caller)
         with self.account.lock:
             done = poll["what"].lower() == "operationresults"
             reply = self._pending.result(poll["id"]) if done else self._pending.status(poll["id"])

@@ -29,11 +29,14 @@ class Limits:
         self._account = account
         self._buckets: dict[tuple[str, str], Bucket] = {}
 
-    def take(self, request: Request, location: str) -> dict[str, str]:
-        """Count a call: the headers that tell what remains; raises AzureError when nothing did."""
+    def take(self, request: Request, location: str, caller: str) -> dict[str, str]:
+        """Count a call: the headers that tell what remains; raises AzureError when nothing did.
+
+        What a subscription takes, it takes of each caller; what a service takes, in each location.
+        """
         profile, name = self._account.profile, f"{request.service}:{request.operation}"
         kind = KINDS.get(request.method, "writes")
-        taken = [("", key, rate) for key, rate in profile.rates(f"subscription:{kind}")]
+        taken = [(caller, key, rate) for key, rate in profile.rates(f"subscription:{kind}")]
         taken += [(location, key, rate) for key, rate in profile.rates(name)]
         change = "reads" if kind == "reads" else "changes"
         taken += [(location, key, rate) for key, rate in profile.rates(f"{request.service}:{change}")]
@@ -43,11 +46,11 @@ class Limits:
             bucket = self._buckets.setdefault((place, key), Bucket(rate, self._account.timers.scale))
             if not bucket.take():
                 raise self.throttled(request, rate)
-        return {f"x-ms-ratelimit-remaining-subscription-{kind}": self._remaining(kind)}
+        return {f"x-ms-ratelimit-remaining-subscription-{kind}": self._remaining(kind, caller)}
 
-    def _remaining(self, kind: str) -> str:
+    def _remaining(self, kind: str, caller: str) -> str:
         for key, rate in self._account.profile.rates(f"subscription:{kind}"):
-            bucket = self._buckets.get(("", key))
+            bucket = self._buckets.get((caller, key))
             return str(int(bucket.left if bucket else rate.burst))
         return "11999" if kind == "reads" else "1199"
 
