@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cloudruntime.boot import Boot
 
+from cloudprovider.config import listed
 from cloudprovider.errors import ConfigError
 from cloudprovider.provider import Identity
 from cloudprovider.providers._gce_landing import Landing
@@ -96,7 +97,12 @@ def kind_of(choice: Choice, image: MachineImage, config: GCPConfig, markets: Seq
     """What the choice of types, the image and the options make together."""
     from cloudprovider.providers._gce_types import quotas_of
 
-    first = choice.types[0]
+    wanted = listed(config.zones)
+    zones = {
+        kind.name: tuple(one for one in wanted or choice.zones[kind.name] if one in choice.zones[kind.name])
+        for kind in choice.types
+    }
+    first = next((kind for kind in choice.types if zones[kind.name]), choice.types[0])
     return Kind(
         types=tuple(name for name, some in zones.items() if some),
         zones=zones,
