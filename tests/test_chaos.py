@@ -6,6 +6,7 @@ other, which is more than any phase has; `DASK_CLOUD_CHAOS_SEED=1` takes another
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -75,6 +76,7 @@ def test_killed_clients_leave_nothing(account):
         assert account.nothing_left(), named
 
 
+@pytest.mark.filterwarnings("ignore:unclosed <ssl:ResourceWarning")  # urllib3 leaves a broken one to gc
 @pytest.mark.timeout(180 if not EVERY else 7200)
 @pytest.mark.parametrize("account", EMULATED, indirect=True)
 def test_calls_that_fail(account):
@@ -90,3 +92,4 @@ def test_calls_that_fail(account):
         account.cloud.clear()
         account.provider("failing").sweep("failing")
         assert account.nothing_left(), (fault, at)
+    gc.collect()
