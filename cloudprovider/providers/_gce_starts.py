@@ -70,9 +70,12 @@ def check_images(boots: Sequence[Boot]) -> dict[str, frozenset[str] | None]:
     }
 
 
-def choose(gcp: GCP, config: GCPConfig) -> tuple[dict[str, Choice], dict[str, MachineImage]]:
+def choose(
+    gcp: GCP, config: GCPConfig, region: Callable[[], Any]
+) -> tuple[dict[str, Choice], dict[str, MachineImage]]:
     """The machine types of each role, and the images they boot from."""
-    choices = _gce_types.choose_all(gcp, config)
+    zones = sorted(wire.last(zone) for zone in region().zones)
+    choices = _gce_types.choose_all(gcp, config, zones)
     wanted = {role: choice.types[0].architecture for role, choice in choices.items()}
     images = _gce_images.find_all(gcp, config, sorted(set(wanted.values())))
     return choices, {role: images[architecture] for role, architecture in wanted.items()}

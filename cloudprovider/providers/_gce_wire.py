@@ -7,13 +7,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from cloudprovider import tags as ledger
-from cloudprovider.config import listed
 from cloudprovider.provider import FRONT_PORT, SCHEDULER_PORT, Machine, State
 from cloudprovider.providers import _gce_names as names
 from cloudprovider.providers._gce_boot import METADATA
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from cloudruntime.boot import Boot
 
@@ -282,11 +281,6 @@ def labels_in(description: str) -> dict[str, str]:
 def sources_of(config: GCPConfig) -> tuple[str, ...]:
     """Who may reach the scheduler from outside its network."""
     return (IAP,) if config.tunnel else config.sources()
-
-
-def zones_of(config: GCPConfig, there: Iterable[str]) -> tuple[str, ...]:
-    """The zones in which machines may be."""
-    return tuple(listed(config.zones)) or tuple(there)
 
 
 def cluster_filter(cluster: str | None) -> str:

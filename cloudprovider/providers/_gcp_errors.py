@@ -70,6 +70,16 @@ TEXTS: tuple[tuple[str, type[CloudError], str], ...] = (
     (r"billing (must be|account|has been|to be) ", CredentialsError, "Enable billing for the project."),
     (r"unknown project|the resource 'projects/[^/']+' was not found", ConfigError, PROJECT),
     (
+        r"the resource 'projects/[^/']+/regions/[^/']+' was not found",
+        ConfigError,
+        "Is region= right? `gcloud compute regions list` shows those there are.",
+    ),
+    (
+        r"the resource 'projects/[^/']+/zones/[^/']+' was not found|invalid value for field 'zone'",
+        ConfigError,
+        "Is zones= right? `gcloud compute zones list` shows those there are.",
+    ),
+    (
         r"resource pool exhausted|does not have enough resources|currently unavailable|stockout",
         CapacityError,
         ELSEWHERE,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudprovider import templates
 from cloudprovider.config import listed
-from cloudprovider.errors import CapacityError, CloudError, ConfigError, QuotaError
+from cloudprovider.errors import CapacityError, CloudError, QuotaError
 from cloudprovider.provider import Created, Machine, Provider, Quota, State, Swept
 from cloudprovider.providers import _gce_boot, _vm_boot
 from cloudprovider.providers import _gce_ends as ends
@@ -97,7 +97,7 @@ class GCEProvider(Provider):
         made = starts.booting(self.gcp, self.config, boots)
         (choices, images), landing, known, *_ = side_by_side(
             [
-                partial(starts.choose, self.gcp, self.config),
+                partial(starts.choose, self.gcp, self.config, self._place),
                 partial(land.find_or_make, self.gcp, self.config, self._place),
                 partial(starts.check_images, made),
                 partial(self._claim, secrets.client),
@@ -231,7 +231,7 @@ class GCEProvider(Provider):
         limits = {one.metric: one.limit for one in self._place().quotas}
         scheduler = plan.kinds["scheduler"].usage.get("on-demand", {}) if role != "scheduler" else {}
         for market in self.config.markets(role):
-            shares = {metric: each for metric, each in plan.kinds[role].usage[market].items() if each}
+            shares = {name: each for name, each in plan.kinds[role].shares(market, limits).items() if each}
             known = [
                 self._quota(metric, limits[metric], each, scheduler.get(metric, 0.0))
                 for metric, each in shares.items()
@@ -275,13 +275,7 @@ class GCEProvider(Provider):
         """The region as regions.get tells it, asked once."""
         with self._asking:
             if self._region is None:
-                found = self.gcp.call("regions", "get", fine=[404], region=self.gcp.region)
-                if found is None:
-                    raise ConfigError(
-                        f"region={self.gcp.region!r} is no region of Google Cloud's: `gcloud compute regions list` "
-                        "shows them."
-                    )
-                self._region = found
+                self._region = self.gcp.call("regions", "get", region=self.gcp.region)
             return self._region
 
     def _claim(self, secret: str) -> None:
@@ -300,9 +294,9 @@ class GCEProvider(Provider):
 
     def _zone_of(self, id: str) -> str | None:
         """Where a machine is; None when it is nowhere."""
-        if id not in self._watch.seen:
+        if self._watch.zone(id) is None:
             self.list(self.identity.name)
-        return self._watch.seen[id].zone if id in self._watch.seen else None
+        return self._watch.zone(id)
 
     # -- the scheduler -----------------------------------------------------------------------------------
 
@@ -415,7 +409,7 @@ class GCEProvider(Provider):
         whole = not operation.error.errors and sum(one.created_vm_count for one in told) == len(machines)
         if whole and "zone" in request:
             ordered = [self._ordered(name, boot, (kind, zones[0], market), now) for name in machines]
-            self._watch.seen |= {machine.id: machine for machine in ordered}
+            self._watch.expect(ordered)
             return ordered, None
         wanted = set(machines)
         found = [one for one in self.list(self.identity.name) if one.id in wanted]
