@@ -151,7 +151,21 @@ def settled(config: AzureVMConfig, region: str, skus: Iterable[Mapping[str, Any]
                 f"{wish.option}={name!r}: your subscription may not use it in {region} ({refused[name]}). {OPEN}"
             )
     kinds = {name: parsed(sku) for name, sku in by_name.items() if name not in refused}
-    return AZURE.settled(config, region, kinds, {name: zones_of(by_name[name]) for name in kinds})
+    choices = AZURE.settled(config, region, kinds, {name: zones_of(by_name[name]) for name in kinds})
+    if config.disk_type.startswith("Premium"):
+        _check_premium(choices)
+    return choices
+
+
+def _check_premium(choices: Mapping[str, Choice]) -> None:
+    """Refuse sizes that take no premium disks; those of the price table all do."""
+    for choice in choices.values():
+        for size in choice.types:
+            if not size.premium:
+                raise ConfigError(
+                    f"{choice.wish.option}={size.name!r} takes no premium disks: pass disk_type='StandardSSD_LRS', or "
+                    "name another size."
+                )
 
 
 def refusal(sku: Mapping[str, Any]) -> str:

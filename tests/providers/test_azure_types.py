@@ -257,6 +257,18 @@ def test_an_old_size_is_chosen_for_nothing():
     assert not types.parsed({**sku, "capabilities": can}).fit
 
 
+def test_a_size_without_premium_disks():
+    """Premium disks are asked for by name, and a size that takes none is refused before an order."""
+    sku = skus("westeurope")["Standard_D4s_v5"]
+    can = [one if one["name"] != "PremiumIO" else {**one, "value": "False"} for one in sku["capabilities"]]
+    there = [*skus("westeurope").values(), {**sku, "name": "Standard_D4_v5", "capabilities": can}]
+    options = {"region": "westeurope", "instance_type": "Standard_D4_v5"}
+
+    assert "worker" in types.settled(AzureVMConfig.of(**options), "westeurope", there)
+    with pytest.raises(ConfigError, match="instance_type='Standard_D4_v5' takes no premium disks"):
+        types.settled(AzureVMConfig.of(**options, disk_type="Premium_LRS"), "westeurope", there)
+
+
 def test_the_ephemeral_disk_has_room():
     """The best place that holds an OS disk is chosen: NVMe, then the cache, then the temporary disk."""
     size = types.parsed(skus("eastus")["Standard_NC4as_T4_v3"])
