@@ -157,6 +157,10 @@ def test_uv_works_where_it_may_be_executed():
     assert "mount -o remount,exec /var/lib/dask-cloud-uv" in more
     assert "ExecStart=/var/lib/dask-cloud-uv/environment/bin/python" in started
     assert b"/opt" not in found["/run/dask-cloud/install"]
+    assert (
+        b"Environment=LD_LIBRARY_PATH=/var/lib/nvidia/lib64"
+        in files(made(boot="uv", lock=LOCK, gpus=1))["/etc/systemd/system/dask-cloud.service.d/gpus.conf"]
+    )
 
 
 def test_too_much_is_refused_before_any_call():
