@@ -448,6 +448,26 @@ def test_clouds_side_by_side(run, emulated_aws, cluster):
     assert nothing_left(emulated_aws)
 
 
+@pytest.mark.parametrize("vendor", ["gcp", "azure"])
+def test_emulate(vendor):
+    """The embedded clouds serve until Ctrl-C, and say how to use them; the command line then lists their clusters."""
+    served = dask_cloud("emulate", vendor)
+    endpoint = served.stdout.readline().strip()
+    assert endpoint.startswith("http://127.0.0.1:")
+    environ = dict(os.environ)
+    for line in served.stdout:
+        if line.startswith("export "):
+            name, _, value = line.removeprefix("export ").strip().partition("=")
+            environ[name] = value
+        if line.startswith("export no_proxy"):
+            break
+    listing = dask_cloud("list", "--cloud", vendor, "--json", env=environ)
+    assert [] == json.loads(listing.communicate(timeout=60)[0])
+    served.send_signal(signal.SIGINT)
+    served.communicate(timeout=30)
+    assert 0 == served.returncode
+
+
 # -- price -------------------------------------------------------------------------------------------------
 
 QUOTE = (

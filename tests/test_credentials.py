@@ -100,9 +100,11 @@ def test_without_any_credentials_no_cloud_is_asked(bare_home):
     assert all(name in said for name, row in CLOUDS.items() if row.vendor)
 
 
-def test_with_credentials_of_one_cloud_only_that_is_asked(bare_home, emulated_aws):
-    """Who has credentials of AWS alone waits for no other, and hears nothing of them."""
-    assert ([], {"aws"}, "") == listed()
+@pytest.mark.parametrize("vendor", SDKS)
+def test_with_credentials_of_one_cloud_only_that_is_asked(bare_home, request, vendor):
+    """Who has credentials of one cloud alone waits for no other, imports no other's SDK, and hears nothing of it."""
+    request.getfixturevalue(f"emulated_{vendor}")
+    assert ([], {vendor}, "") == listed()
 
 
 async def test_discovery_without_credentials(bare_home):

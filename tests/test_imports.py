@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import cloudprovider
+from cloudprovider.discovery import CLOUDS
 
 SDKS = {"boto3", "botocore", "moto", "flask", "cryptography", "rich", "click", "google", "azure"}
 
@@ -27,7 +28,7 @@ def test_importing_the_package_imports_nothing_else():
     assert not imported("import cloudprovider") & {*SDKS, "dask", "distributed", "tornado", "asyncio"}
 
 
-@pytest.mark.parametrize("name", ["FargateCluster", "ECSCluster", "EC2Cluster", "ProcessCluster"])
+@pytest.mark.parametrize("name", [row.cluster for row in CLOUDS.values()])
 def test_importing_a_manager_brings_no_sdk(name):
     """A manager's class needs what `distributed.deploy` needs and modules of ours, but no SDK."""
     beyond = imported(f"from cloudprovider import {name}", after="import distributed.deploy")
