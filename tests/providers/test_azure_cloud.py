@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 from contract import until
 
-from cloudprovider.errors import CapacityError, CloudError, ConfigError, CredentialsError
+from cloudprovider.errors import CapacityError, CloudError, ConfigError, CredentialsError, QuotaError
 from cloudprovider.provider import State
 from cloudprovider.providers._azure import Azure
 from cloudprovider.providers.azure import AzureProvider, AzureVMConfig, policy
@@ -175,7 +175,65 @@ def test_wrong_places(cloud):
         prepared(subscription="00000000-0000-4000-8000-000000000009")
     with pytest.raises(CloudError, match="net-that-is-not"):
         prepared(vnet="net-that-is-not")
+    with pytest.raises(ConfigError, match="Canonical:nothing"):
+        prepared(machine_image="Canonical:nothing:at-all:latest")
     assert 0 == operations(cloud)["VirtualMachines.CreateOrUpdate"]
+
+
+def test_a_service_that_the_subscription_has_never_used(cloud):
+    """Where a service is not registered, and the caller may not do it, the error has the command."""
+    namespace = "Microsoft.Network"
+    said = f"The subscription is not registered to use namespace '{namespace}'."
+    cloud.inject("denied", operation="Providers.Register")
+    code = "MissingSubscriptionRegistration"
+    cloud.inject("error", operation="VirtualNetworks.Get", code=code, message=said, status=409)
+    with pytest.raises(CredentialsError, match=f"az provider register --namespace {namespace}"):
+        prepared()
+
+
+def test_a_right_that_does_not_hold_everywhere_yet(cloud):
+    """The first start in a resource group waits until its own right to the secrets holds."""
+    cloud.inject("role-propagation", seconds=1.0)
+    prepared()
+
+    assert provider().attach().client
+    assert operations(cloud)["SetSecret"] > len(("machine", "client", "plan"))
+
+
+def test_a_vault_that_was_deleted(cloud, azure):
+    """A vault of the landing's that somebody deleted is recovered, for Azure keeps its name."""
+    prepared("first").sweep("first")
+    for vault in azure.pages("keyvault", "vaults.list_by_resource_group", GROUP):
+        azure.call("keyvault", "vaults.delete", GROUP, vault["name"])
+    prepared("second")
+
+    assert provider("second").attach().client
+
+
+@pytest.mark.parametrize(
+    ("operation", "code", "kind", "said"),
+    [
+        ("PublicIPAddresses.CreateOrUpdate", "PublicIPCountLimitReached", QuotaError, "public=False"),
+        ("VirtualMachines.CreateOrUpdate", "MarketplacePurchaseEligibilityFailed", ConfigError, "plan="),
+        ("VirtualMachines.CreateOrUpdate", "QuotaExceeded", QuotaError, "Ask for more"),
+    ],
+)
+def test_what_azure_refuses(cloud, operation, code, kind, said):
+    """A refusal of a start is an error of its kind, with what to do, and a sweep leaves nothing."""
+    cloud.inject("error", operation=operation, code=code, message="No.")
+    made = provider()
+    boots = [made.config.boot_for(role, made.identity) for role in ("scheduler", "worker")]
+
+    def start():
+        made.prepare(boots, make_secrets(made.identity))
+        if refusal := made.create(made.boot("scheduler"), 1).refusal:
+            raise refusal
+
+    with pytest.raises(kind, match=said):
+        start()
+    cloud.clear()
+    made.sweep("it")
+    assert [] == cloud.leftovers()
 
 
 def test_a_bastion_that_is_there(cloud, azure, tmp_path, monkeypatch):
