@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from cloudprovider.providers._vm_config import VMConfig
 
-
 __all__ = ["Limit", "Order", "boot_of", "pack", "samples", "settled", "told", "unpacking", "zipped"]
 
 RUNTIME = "/run/dask-cloud/runtime"
@@ -33,8 +32,9 @@ RUNTIME = "/run/dask-cloud/runtime"
 NOTHING = "", b""
 #: What uv makes lies here, unless a cloud's machines may not execute it.
 HOME = "/opt/dask-cloud"
-C = TypeVar("C", bound="VMConfig")
+#: As long as a scheduler's address can be.
 ADDRESSED = "tls://255.255.255.255:8786"
+C = TypeVar("C", bound="VMConfig")
 
 
 @dataclass(frozen=True, kw_only=True)
