@@ -96,6 +96,14 @@ def _profile(profile: Any) -> Any:
     return profile.get("Arn") or profile.get("Name") if isinstance(profile, dict) else profile
 
 
+def _gpus(count: Any) -> Mapping[str, Any]:
+    return {"gpu": count} if count else {}
+
+
+def _google_image(image: Any) -> Any:
+    return str(image).removeprefix("https://www.googleapis.com/compute/v1/")
+
+
 #: What FargateCluster and ECSCluster have in common.
 TASKS = {
     "aws_access_key_id": refused("let the AWS SDK find your credentials: AWS_ACCESS_KEY_ID or a profile."),
@@ -194,6 +202,26 @@ TABLES: dict[str, dict[str, Rule]] = {
         "fargate_spot": refused("use FargateCluster(spot=True).", False),
         "fargate_workers": refused("use FargateCluster.", False),
     },
+    "gcp": {
+        **MACHINES,
+        "filesystem_size": renamed("disk_size"),
+        "instance_labels": renamed("tags"),
+        "machine_type": Rule(into=lambda kind: {"instance_type": kind, "scheduler_instance_type": kind}),
+        "network_projectid": renamed("host_project"),
+        "ngpus": Rule(into=_gpus),
+        "on_host_maintenance": without_effect(),
+        "preemptible": renamed("spot"),
+        "projectid": renamed("project"),
+        "scheduler_gpu_type": refused("leave it out: the scheduler uses no GPU."),
+        "scheduler_machine_type": renamed("scheduler_instance_type"),
+        "scheduler_ngpus": refused("leave it out: the scheduler uses no GPU.", 0),
+        "service_account_credentials": refused("set GOOGLE_APPLICATION_CREDENTIALS to the key's file.", {}),
+        "source_image": renamed("machine_image", _google_image),
+        "worker_gpu_type": renamed("gpu_type"),
+        "worker_machine_type": renamed("instance_type"),
+        "worker_ngpus": Rule(into=_gpus),
+        "zone": renamed("zones"),
+    },
 }
 #: Names that both have: whether a value is meant as dask-cloudprovider's, given that it has others or not.
 SHARED: dict[str, tuple[Callable[[Any, bool], bool], Rule]] = {
@@ -212,6 +240,7 @@ NAMES = {
     "ec2": "EC2Cluster",
     "ecs": "ECSCluster",
     "fargate": "FargateCluster",
+    "gcp": "GCPCluster",
 }
 
 

@@ -15,6 +15,7 @@ from cloudprovider.providers._vm_config import VMConfig
 from cloudprovider.providers.azure import AzureVMConfig
 from cloudprovider.providers.ec2 import EC2Config
 from cloudprovider.providers.ecs import ECSConfig, FargateConfig, TaskConfig
+from cloudprovider.providers.gce import GCPConfig
 from cloudprovider.providers.local import LocalConfig
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ SECTIONS: tuple[tuple[str, type[Config], str], ...] = (
     ("FargateCluster", FargateConfig, "Section `fargate`. [The guide](fargate.md) has them by theme."),
     ("ECSCluster", ECSConfig, "Section `ecs`. Needs `ecs_cluster`."),
     ("EC2Cluster", EC2Config, "Section `ec2`."),
+    ("GCPCluster", GCPConfig, "Section `gcp`. [The guide](gcp.md) has them by theme."),
     ("AzureVMCluster", AzureVMConfig, "Section `azure`. [The guide](azure.md) has them by theme."),
     ("ProcessCluster", LocalConfig, "Section `local`. Machines are processes of this computer."),
 )

@@ -359,3 +359,47 @@ def test_other_clouds_have_nothing_to_translate():
 def test_examples_hold():
     """The examples in the documentation are true."""
     assert 0 == doctest.testmod(compat).failed
+
+
+#: The keywords of GCPCluster and of VMCluster in dask-cloudprovider 2025.9.0.
+GCP = [
+    "auto_shutdown", "bootstrap", "debug", "disk_type", "docker_args", "docker_image", "env_vars",
+    "extra_bootstrap", "filesystem_size", "gpu_type", "instance_labels", "machine_type", "n_workers", "network",
+    "network_projectid", "ngpus", "on_host_maintenance", "preemptible", "projectid", "protocol",
+    "scheduler_gpu_type", "scheduler_machine_type", "scheduler_ngpus", "scheduler_options", "security",
+    "service_account", "service_account_credentials", "silence_logs", "source_image", "worker_class",
+    "worker_gpu_type", "worker_machine_type", "worker_module", "worker_ngpus", "worker_options", "zone",
+]  # fmt: skip
+
+
+def test_every_keyword_of_gcp_has_a_rule():
+    """Whoever changes the import line of GCPCluster meets no unknown keyword."""
+    ours = our_options("gcp")
+    assert set(TABLES["gcp"]) <= set(GCP)
+    assert set(GCP) - set(TABLES["gcp"]) <= ours
+    assert not set(TABLES["gcp"]) & ours
+
+
+def test_a_typical_call_of_gcp():
+    """A cluster on Google Cloud of dask-cloudprovider's documentation starts after its import line has changed."""
+    theirs = {
+        "projectid": "my-project",
+        "zone": "us-east1-c",
+        "machine_type": "n1-standard-8",
+        "preemptible": True,
+        "docker_image": "daskdev/dask",
+        "source_image": "https://www.googleapis.com/compute/v1/projects/p/global/images/i",
+        "ngpus": 0,
+        "instance_labels": {"team": "x"},
+    }
+    expected = {
+        "project": "my-project",
+        "zones": "us-east1-c",
+        "instance_type": "n1-standard-8",
+        "scheduler_instance_type": "n1-standard-8",
+        "spot": True,
+        "image": "daskdev/dask",
+        "machine_image": "projects/p/global/images/i",
+        "tags": {"team": "x"},
+    }
+    assert expected == quietly("gcp", **theirs)
