@@ -179,9 +179,16 @@ class Azure:
         if path.partition("?")[0].rstrip("/") == "/metadata/endpoints":
             return written(Reply(body=self._endpoints()))
         if found := BLOB.match(path):
-            text = self._machines.console(*(unquote(part) for part in found.groups()))
-            return (200 if text is not None else 403), {"Content-Type": "text/plain"}, (text or "").encode()
+            return self._console(*(unquote(part) for part in found.groups()))
         return self.services.login(method, path, headers, body)
+
+    def _console(self, group: str, name: str, signature: str) -> Answer:
+        """What a machine's serial console said, which goes with the machine."""
+        try:
+            text = self._machines.console(group, name, signature)
+        except LookupError:
+            return 404, {"Content-Type": "text/plain"}, b""
+        return (200 if text is not None else 403), {"Content-Type": "text/plain"}, (text or "").encode()
 
     def _endpoints(self) -> dict[str, Any]:
         """The endpoints of a cloud, as `ARM_METADATA_HOSTNAME` names where they are told.

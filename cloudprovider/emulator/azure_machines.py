@@ -245,9 +245,11 @@ class Machines:
         return Reply(body={"serialConsoleLogBlobUri": f"{blob}?sig={machine.vm_id}"})
 
     def console(self, group: str, name: str, signature: str) -> str | None:
-        """What the serial console of a machine said; None without the right signature."""
+        """What the serial console of a machine said; None without the right signature, LookupError when it is gone."""
         machine = self.find(resource_id(group, MACHINE, name))
-        if machine is None or not machine.diagnosed or machine.vm_id != signature:
+        if machine is None:
+            raise LookupError(name)
+        if not machine.diagnosed or machine.vm_id != signature:
             return None
         return "".join(f"{line}\r\n" for line in list(machine.console))
 
@@ -385,7 +387,10 @@ class Machines:
         return self.networks.put(within(request, resource), type, names, document)
 
     def _disk(self, resource: Resource, wanted: Order) -> Resource | None:
-        """The OS disk; it bears the machine's tags."""
+        """The OS disk; it is born with the machine's tags.
+
+        https://github.com/hashicorp/terraform-provider-azurerm/issues/8162
+        """
         profile = resource.properties["storageProfile"]
         told = profile.setdefault("osDisk", {"createOption": "FromImage"})
         if told.get("createOption") != "FromImage":

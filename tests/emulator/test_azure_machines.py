@@ -50,6 +50,17 @@ class TestBoot:
         assert "Succeeded" == made.provisioning_state
         assert until(lambda: "it runs" in subscription.console(), 30, "the custom data has run")
 
+    def test_the_console_goes_with_its_machine(self, subscription):
+        """The serial console's address carries its own right; the console is gone when its machine is."""
+        subscription.order("one", "echo it runs")
+        machines = subscription.compute.virtual_machines
+        url = machines.retrieve_boot_diagnostics_data(GROUP, "one").serial_console_log_blob_uri
+        seen = [requests.get(one, timeout=10).status_code for one in (url, f"{url}x")]
+        machines.begin_delete(GROUP, "one").wait()
+
+        assert [200, 403] == seen
+        assert 404 == requests.get(url, timeout=10).status_code
+
     def test_secrets_are_never_told(self, subscription):
         """Custom data and passwords are taken, and not told again."""
         made = subscription.order(
@@ -297,7 +308,7 @@ class TestSpot:
 
     def test_an_eviction_is_announced_and_then_deletes(self, emulated_azure):
         """A Preempt event comes at least half a minute before; then the machine is deleted with all of its own."""
-        emulated_azure.reset(time_scale=0.1)
+        emulated_azure.reset(time_scale=0.04)
         subscription = Subscription.of(emulated_azure).prepare()
         subscription.order("one", **SPOT)
         assert [] == self.events(subscription)
