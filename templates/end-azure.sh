@@ -25,7 +25,8 @@ call() {
 case "$EXIT_STATUS" in
   '' | 0 | 7?) ;;
   *)
-    last=`journalctl -n 1 -o cat _SYSTEMD_UNIT=dask-cloud.service | tr -cd ' -~' | tr -d '"\\\\' | cut -c -250`
+    [ -n "$ENDED" ] || ENDED=`journalctl -n 1 -o cat _SYSTEMD_UNIT=dask-cloud.service`
+    last=`printf '%s\n' "$ENDED" | tr -cd ' -~' | tr -d '"\\\\' | cut -c -250`
     call PATCH '/providers/Microsoft.Resources/tags/default?api-version=2021-04-01' -o /dev/null \
       -H 'Content-Type: application/json' -d '{"operation": "Merge", "properties": {"tags": {"dask-ended": "'"$last"'"}}}'
     sleep "${DASK_CLOUD_LINGER_S:-30}" ;;

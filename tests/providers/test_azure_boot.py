@@ -173,11 +173,14 @@ class TestEngine:
         host.command("systemctl", "exit 1")
         host.command("tdnf", "exit 1")
         host.files[ENGINE] = host.files[ENGINE].replace(
-            f"exec {ENDING}".encode(), b"exec sh -c 'echo ended $EXIT_STATUS'"
+            f"exec {ENDING}".encode(), b"exec sh -c 'echo ended $EXIT_STATUS: $ENDED'"
         )
         done = host.run(ENGINE)
 
-        assert "no container engine could be installed\nended 1" in done.stdout
+        assert (
+            "no container engine could be installed\nended 1: no container engine could be installed"
+            in done.stdout
+        )
         assert 4 == sum(call.startswith("tdnf") for call in host.calls)
 
 
@@ -236,6 +239,13 @@ class TestEnd:
 
         assert {boots.ENDED: "ended: secret: quoted  and more"} == service.tags
         assert 1 == service.times("DELETE")
+
+    def test_whoever_knows_why_says_it(self, host, service):
+        """Where Dask never ran, its log has no last line."""
+        environ = {**service.environ, "DASK_CLOUD_LINGER_S": "0", "EXIT_STATUS": "1", "ENDED": "no engine"}
+        host.run(END, service.manager, CLIENT_ID, **environ)
+
+        assert {boots.ENDED: "no engine"} == service.tags
 
     @pytest.mark.parametrize("status", ["71", "75"])
     def test_an_end_that_was_meant_leaves_nothing(self, host, service, status):
