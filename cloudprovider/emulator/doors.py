@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping
 
-    from cloudprovider.emulator.aws import AWS
+    from cloudprovider.emulator.cloud import API
     from cloudprovider.emulator.firewall import Port
     from cloudprovider.emulator.server import Server
 
@@ -42,7 +42,7 @@ class Door(ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, args=(0.2,), name="door", daemon=True).start()
 
     @property
-    def cloud(self) -> AWS | None:
+    def cloud(self) -> API | None:
         """The cloud that answers."""
         return self.behind.cloud
 
