@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import secrets as random
 import threading
@@ -82,6 +83,7 @@ class AzureProvider(Provider):
         self._addresses: dict[str, tuple[str | None, str | None]] = {}  # of schedulers, private and public
         self._orders: dict[str, Operation] = {}  # of schedulers that are being made
         self._known: dict[str, Machine] = {}
+        self._sets: set[str] = set()  # orders of ours
         self._deleted: set[str] = set()
         self._absent: dict[str, float] = {}  # since when
         self._consoles: dict[str, tuple[float, str]] = {}
@@ -458,20 +460,20 @@ class AzureProvider(Provider):
         order = self.azure.begin("compute", operation, self._group, name, request)
         if order is None:
             raise CloudError(f"Azure neither made {name} nor said why.")
+        self._sets.add(name)
         vms, refused = starts.arrivals(self.azure, self._group, name, count, order)
         now = self.azure.now()
         return [self._noted(wire.machine(vm, now)) for vm in vms], refused
 
     def _clear(self) -> None:
         """Delete scale sets of ours that have no machine any more: they cost nothing, but there may be 2,500."""
-        sets: dict[str, bool] = {}
-        for machine in [*self._known.values()]:
-            if name := names.scale_set_of(machine.id):
-                sets[name] = sets.get(name, True) and machine.state is State.gone
-        for name in [name for name, empty in sets.items() if empty]:
-            operation = "virtual_machine_scale_sets.begin_delete"
-            self.azure.begin("compute", operation, self._group, name, fine=(*land.NOT_THERE, *ends.BUSY))
-            self._known = {i: m for i, m in self._known.items() if names.scale_set_of(i) != name}
+        here = [machine for machine in [*self._known.values()] if machine.state is not State.gone]
+        used = {names.scale_set_of(machine.id) for machine in here if machine.id not in self._deleted}
+        operation = "virtual_machine_scale_sets.begin_delete"
+        for name in self._sets - used:
+            with contextlib.suppress(CloudError):  # the next order tries again, and a sweep
+                if self.azure.begin("compute", operation, self._group, name, fine=ends.BUSY):
+                    self._sets.discard(name)
 
 
 def _elsewhere(error: CloudError) -> bool:

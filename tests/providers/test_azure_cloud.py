@@ -309,21 +309,7 @@ def test_a_claim_that_was_answered_and_lost(cloud):
     assert "dask-it" in str(made.sweep("it").resources)
 
 
-# -- orders --------------------------------------------------------------------------------------------
-
-
-def test_a_scale_set_that_half_succeeds(cloud):
-    """What came is kept, what could not be made is deleted, and the error says how many and why."""
-    made = prepared()
-    cloud.inject("capacity", room=2)
-    created = workers(made, 5)
-
-    assert 2 == len(created.machines)
-    assert isinstance(created.refusal, CapacityError)
-    assert "2 of 5" in str(created.refusal)
-    assert "AllocationFailed" in str(created.refusal)
-    until(lambda: 2 == len(billed(cloud)), 30, "what could not be made is deleted")
-    assert {machine.id for machine in created.machines} == {machine.id for machine in billed(cloud)}
+# -- ends --------------------------------------------------------------------------------------------
 
 
 def test_an_operation_that_fails_after_it_was_accepted(cloud):
@@ -337,68 +323,6 @@ def test_an_operation_that_fails_after_it_was_accepted(cloud):
     assert "AllocationFailed" in machine.reason
     assert isinstance(error, CapacityError)
     until(lambda: not billed(cloud), 30, "it is deleted")
-
-
-def test_spot_falls_back_and_then_to_another_size(cloud):
-    """What spot and the first size refuse comes on demand, and of the second size."""
-    made = prepared(spot="fallback", instance_type=[SIZE, "Standard_D4s_v5"])
-    cloud.inject("capacity", room=1, market="spot")
-    cloud.inject("capacity", room=1, market="on-demand", type=SIZE)
-    created = workers(made, 3)
-
-    assert created.refusal is None
-    assert [("on-demand", SIZE), ("on-demand", "Standard_D4s_v5"), ("spot", SIZE)] == sorted(
-        (machine.market, machine.kind) for machine in created.machines
-    )
-
-
-@pytest.mark.parametrize(
-    ("fault", "figures"),
-    [
-        ("lost-answer", {"operation": "VirtualMachineScaleSets.CreateOrUpdate", "times": 1}),
-        ("error-after-effect", {"operation": "VirtualMachineScaleSets.CreateOrUpdate", "times": 1}),
-        ("throttle", {"operation": "VirtualMachines.List", "times": 1}),
-        ("stale", {"seconds": 1.5}),
-    ],
-)
-def test_nothing_is_made_twice(cloud, fault, figures):
-    """A lost answer, a server's error, a throttled list or a late one make neither more nor fewer machines."""
-    made = prepared()
-    cloud.inject(fault, **figures)
-    created = workers(made, 3)
-
-    assert created.refusal is None
-    assert 3 == len(created.machines) == len(billed(cloud))
-
-
-def test_scale_sets_without_machines_go(cloud, azure):
-    """The next order removes the scale sets of earlier ones that have no machine any more."""
-    made = prepared()
-    [first] = workers(made, 1).machines
-    made.delete([first.id])
-    gone(made, first.id)
-    until(lambda: not billed(cloud), 30, "the machine is gone")
-    workers(made, 1)
-
-    def sets():
-        every = azure.pages("compute", "virtual_machine_scale_sets.list", GROUP)
-        return [one for one in every if one["name"] != "dask-it"]
-
-    until(lambda: 1 == len(sets()), 30, "the empty scale set is gone")
-
-
-# -- ends ----------------------------------------------------------------------------------------------
-
-
-def test_a_machine_that_stops_bills_until_it_is_deleted(cloud):
-    """Who sees a machine that powered off deletes it: Azure bills it on."""
-    made = prepared()
-    [machine] = workers(made, 1).machines
-    until(lambda: made.describe([machine.id])[0].state is State.running, 30, "it runs")
-    cloud.kill(machine.id)
-
-    assert gone(made, machine.id).reason
-    until(lambda: not billed(cloud), 30, "it bills no more")
 
 
 def test_an_evicted_machine_is_gone(cloud):
