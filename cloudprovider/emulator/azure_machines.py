@@ -121,6 +121,8 @@ class Machines:
         if known:
             return self._updated(request, self._machines[id.lower()])
         wanted = order(request.body, self.offers, self.azure.services, id)
+        if member := (request.body["properties"].get("virtualMachineScaleSet") or {}).get("id"):
+            self.store.referenced(member, id)
         for identity in wanted.identities:
             self.rights.linked(
                 request, "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action", identity
@@ -134,6 +136,7 @@ class Machines:
             request, wanted.location, status=201, body=machine.told(), then=machine.told
         )
         machine.settled = lambda error: pending.fail(error) if error else pending.succeed()
+        self._count(machine.scale_set)
         self.life.begin(machine)
         return reply
 
@@ -443,10 +446,13 @@ class Machines:
             machine.disk.properties["diskState"] = "Unattached"
             if own["storageProfile"]["osDisk"]["deleteOption"] == "Delete":
                 self.remove_disk(machine.disk)
-        if scale_set := self.store.find(machine.scale_set) if machine.scale_set else None:
-            sku = scale_set.document.get("sku") or {}
-            if "capacity" in sku:
-                sku["capacity"] = len(self.of(machine.scale_set))
+        self._count(machine.scale_set)
+
+    def _count(self, scale_set: str) -> None:
+        """The capacity of a scale set is how many machines it has."""
+        found = self.store.find(scale_set) if scale_set else None
+        if found and "capacity" in (found.document.get("sku") or {}):
+            found.document["sku"]["capacity"] = len(self.of(scale_set))
 
     def _remove_interface(self, interface: Resource) -> None:
         public = [

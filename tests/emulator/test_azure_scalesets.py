@@ -54,6 +54,18 @@ class TestCapacity:
 
         assert 1 == len(subscription.names()) == sets(subscription).get(GROUP, "many").sku.capacity
 
+    def test_a_machine_can_join(self, subscription):
+        """A machine that names a scale set is one of it, and is counted; the scale set must be there."""
+        made = subscription.order_set(count=1)
+
+        subscription.order("one", properties__virtualMachineScaleSet={"id": made.id})
+
+        assert "one" in subscription.names()
+        assert 2 == sets(subscription).get(GROUP, "many").sku.capacity
+        missing = {"id": f"{made.id}-not"}
+        expected = (400, "InvalidResourceReference")
+        assert expected == code(subscription.order, "two", properties__virtualMachineScaleSet=missing)
+
     def test_machines_are_added_in_a_zone(self, subscription):
         """ScaleOut adds machines, all in one zone."""
         subscription.order_set(count=1, zones=["1", "2"])
@@ -184,7 +196,7 @@ class TestHalf:
 
     def test_it_goes_on_when_one_of_its_machines_is_deleted_meanwhile(self, emulated_azure):
         """A machine that is deleted on its way is not missed by the order."""
-        emulated_azure.reset(running_s=2.0)
+        emulated_azure.reset(running_s=1.0)
         subscription = Subscription.of(emulated_azure).prepare()
         order = sets(subscription).begin_create_or_update(GROUP, "many", subscription.scale_set(2))
         subscription.compute.virtual_machines.begin_delete(GROUP, subscription.names()[0]).result()
