@@ -362,6 +362,8 @@ class CloudCluster(ScalingCluster):
             try:
                 if self._lead.ours:
                     await self._reconcile()
+                else:
+                    self.fleet.watch(dict(self.notices.leaving))
                 await self._renew()
                 self._complain(None)
             except (CloudError, OSError) as error:

@@ -135,6 +135,12 @@ class Fleet:
                 self._end(self.machines.pop(id), "returned by another manager")
             self.adopt(live.values())
 
+    def watch(self, leaving: Mapping[str, Notice]) -> None:
+        """Know who has a notice, where another fleet replaces them."""
+        with self._pass:
+            self.leaving = {id: notice for id, notice in leaving.items() if id in self.machines}
+            self.target = len(self.staying)
+
     def stop(self) -> None:
         """Order nothing from now on, not even in a pass that is under way."""
         self._stopping.set()

@@ -50,11 +50,11 @@ def test_a_life(cloud, lock):
         return sys.prefix, find_spec("pytest") is not None, os.environ["QUOTED"], sys.path
 
     own = {"QUOTED": '"a" \\b $C', "PYTHONPATH": "/opt/mine"}
-    with EC2Cluster(name="uv", boot="uv", lock=str(lock), environment=own, **SMALL) as cluster:
-        lock.unlink()  # another computer would not have it
-        with EC2Cluster.from_name("uv", progress=False, shutdown_on_close=False) as other:
-            other.scale(1)
-            other.wait_for_workers(1, timeout=60)
+    EC2Cluster(name="uv", boot="uv", lock=str(lock), environment=own, **SMALL).detach()
+    lock.unlink()  # another computer would not have it
+    with EC2Cluster.from_name("uv", progress=False) as cluster:
+        cluster.scale(1)
+        cluster.wait_for_workers(1, timeout=60)
         with Client(cluster) as client:
             prefix, has_pytest, quoted, path = client.submit(seen).result(timeout=60)
         console = cluster.provider.logs(cluster.scheduler_machine.id, lines=1000)
