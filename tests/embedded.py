@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import boto3
 import psutil
 import pytest
+from click.testing import CliRunner
 from contract import until
 
 from cloudprovider import CapacityError, CloudError, CredentialsError, QuotaError, discovery
+from cloudprovider.cli import cloud as command_line
 from cloudprovider.providers import _gcp
 from cloudprovider.providers.local import LocalConfig, LocalProvider
 
@@ -41,6 +43,13 @@ def running(cloud) -> list:
 def nothing_left(cloud) -> bool:
     """Whether the cloud has nothing beside its landing, soon: network interfaces take their time to go."""
     return until(lambda: not cloud.leftovers(), 30, "nothing is left")
+
+
+def dask_cloud(*arguments: str) -> str:
+    """What a command of the command line's says."""
+    done = CliRunner().invoke(command_line, arguments)
+    assert 0 == done.exit_code, done.output
+    return done.stdout
 
 
 class Account:

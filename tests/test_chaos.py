@@ -1,4 +1,4 @@
-"""Nothing outlives its lease: clients that are killed and calls that fail, anywhere in a cluster's life.
+"""Nothing outlives its lease: clients that are killed anywhere in a cluster's life.
 
 A run takes a sample of the calls. `DASK_CLOUD_CHAOS=40` takes the first 40 calls of each phase, one after the
 other, which is more than any phase has; `DASK_CLOUD_CHAOS_SEED=1` takes another sample.
@@ -6,7 +6,6 @@ other, which is more than any phase has; `DASK_CLOUD_CHAOS_SEED=1` takes another
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import random
@@ -17,19 +16,14 @@ from pathlib import Path
 import pytest
 from chaos_client import PHASES
 from contract import until
-from embedded import ACCOUNTS
-
-from cloudprovider import CloudError
 
 EVERY = int(os.environ.get("DASK_CLOUD_CHAOS", "0"))
 SEED = os.environ.get("DASK_CLOUD_CHAOS_SEED", "0")
 CLIENT = Path(__file__).parent / "chaos_client.py"
-EMULATED = [name for name, account in ACCOUNTS.items() if account.emulator]
 #: Calls among which a sample is drawn: the fewest that a phase has on any cloud.
 FEW = 6
 #: Clients that live and die at once.
 TOGETHER = 4
-FAULTS = ("throttle", "error-after-effect", "lost-answer")
 #: How long machines may live alone.
 LEASES = {"client_timeout": "4s", "scheduler_timeout": "4s", "work_timeout": "4s"}
 
@@ -40,14 +34,6 @@ def deaths(cloud: str) -> list[tuple[str, int, float]]:
         return [(phase, at, late) for phase in PHASES for at in range(1, EVERY + 1) for late in (0.0, 0.01)]
     chance = random.Random(f"{SEED} {cloud}")
     return [(phase, chance.randint(1, FEW), chance.choice([0.0, 0.01])) for phase in PHASES]
-
-
-def failures(cloud: str) -> list[tuple[str, int]]:
-    """Which calls fail, and how."""
-    if EVERY:
-        return [(fault, at) for fault in FAULTS for at in range(1, EVERY + 1)]
-    chance = random.Random(f"{SEED} {cloud} calls")
-    return [(fault, chance.randint(1, 3 * FEW)) for fault in FAULTS]
 
 
 def client(account, name: str, phase: str, at: int, late_s: float) -> subprocess.Popen:
@@ -62,6 +48,9 @@ def client(account, name: str, phase: str, at: int, late_s: float) -> subprocess
 @pytest.mark.timeout(180 if not EVERY else 7200)
 def test_killed_clients_leave_nothing(account):
     """After `kill -9` of clients at any call nothing bills when the leases are over; a sweep removes the rest."""
+    if account.cloud:
+        account.cloud.reset(time_scale=0.2)  # a machine looks at its lease every 30 seconds
+        account.prepare()
     every = deaths(account.name)
     for first in range(0, len(every), TOGETHER):
         named = {f"killed-{number}": each for number, each in enumerate(every[first : first + TOGETHER])}
@@ -74,22 +63,3 @@ def test_killed_clients_leave_nothing(account):
         for name in named:
             account.provider(name).sweep(name)
         assert account.nothing_left(), named
-
-
-@pytest.mark.filterwarnings("ignore:unclosed <ssl:ResourceWarning")  # urllib3 leaves a broken one to gc
-@pytest.mark.timeout(180 if not EVERY else 7200)
-@pytest.mark.parametrize("account", EMULATED, indirect=True)
-def test_calls_that_fail(account):
-    """Whichever call fails, and however: the cluster lives, or its error is ours; and nothing is left."""
-    for fault, at in failures(account.name):
-        account.cloud.inject(fault, every=at, times=1)
-        try:
-            with account.start(name="failing", n_workers=1, **account.hasty) as cluster:
-                cluster.wait_for_workers(1, timeout=60)
-                cluster.scale(2)
-        except CloudError:
-            pass
-        account.cloud.clear()
-        account.provider("failing").sweep("failing")
-        assert account.nothing_left(), (fault, at)
-    gc.collect()
