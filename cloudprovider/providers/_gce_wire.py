@@ -123,10 +123,15 @@ def network_tags(cluster: str, role: str) -> list[str]:
     return [names.TAG, names.firewall(cluster)] if role == "scheduler" else [names.TAG]
 
 
+def is_outside(config: GCPConfig, role: str, *, nat: bool) -> bool:
+    """Whether a role's machines have an address that the world can see: `nat` is another way out."""
+    return config.public and (role == "scheduler" or not nat)
+
+
 def _interface(config: GCPConfig, boot: Boot, plan: Plan) -> dict[str, Any]:
     """Where a machine's address is; workers have one outside only where there is no other way out."""
     landing = plan.landing
-    outside = config.public and (boot.role == "scheduler" or not landing.nat)
+    outside = is_outside(config, boot.role, nat=landing.nat)
     configs = [{"name": "External NAT", "type_": "ONE_TO_ONE_NAT"}] if outside else []
     where = {"network": landing.network}
     if landing.subnetwork:

@@ -92,9 +92,10 @@ class GCP:
         ConfigError
             When nobody says.
         """
-        found = (
-            self._wanted or _configured("GOOGLE_CLOUD_PROJECT", "core", "project") or self._credentials()[1]
-        )
+        found = self._wanted or os.environ.get("GOOGLE_CLOUD_PROJECT")
+        if not found and not os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):  # whose file says it
+            found = _property("core", "project")
+        found = found or self._credentials()[1]
         if not found:
             raise ConfigError(
                 "No Google Cloud project: pass project='my-project', or set GOOGLE_CLOUD_PROJECT, or run "
@@ -120,12 +121,6 @@ class GCP:
                 "`gcloud config set compute/region europe-west1`."
             )
         return found
-
-    @property
-    def me(self) -> str:
-        """Whose credentials these are, as policies say it; empty when they do not tell."""
-        email = getattr(self._credentials()[0], "service_account_email", "")
-        return f"serviceAccount:{email}" if "@" in str(email) else ""
 
     # -- Compute Engine --------------------------------------------------------------------------------
 
@@ -402,11 +397,6 @@ def _endpoint(service: str) -> str:
 
 def _region_of(zone: str | None) -> str | None:
     return zone.rpartition("-")[0] if zone else None
-
-
-def _configured(variable: str, section: str, key: str) -> str | None:
-    """What the environment says, or gcloud's configuration."""
-    return os.environ.get(variable) or _property(section, key)
 
 
 def _property(section: str, key: str) -> str | None:

@@ -199,6 +199,13 @@ def translate(error: Exception, where: str, *, policy: str = "gcp") -> Exception
         return _of_service(error, where, policy)
     if module.startswith(("requests", "urllib3")):
         return CloudError(f"Google Cloud could not be reached: {error}. Check your network.")
+    return _of_ourselves(error)
+
+
+def _of_ourselves(error: Exception) -> CloudError | None:
+    """What the SDK raises of a request that it does not know."""
+    if isinstance(error, ValueError) and "Unknown field" in str(error):
+        return ConfigError(f"Compute Engine knows no such request; check instance_args=. {error}")
     return None
 
 

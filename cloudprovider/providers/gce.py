@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import threading
 import time
 from functools import partial
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudprovider import templates
 from cloudprovider.config import listed
-from cloudprovider.errors import CapacityError, CloudError, QuotaError
+from cloudprovider.errors import CapacityError, CloudError, CredentialsError, QuotaError
 from cloudprovider.provider import Created, Machine, Provider, Quota, State, Swept
 from cloudprovider.providers import _gce_boot, _vm_boot
 from cloudprovider.providers import _gce_ends as ends
@@ -26,7 +27,7 @@ from cloudprovider.providers._gcp import GCP, code
 from cloudprovider.security import Secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from cloudruntime.boot import Boot
 
@@ -46,6 +47,8 @@ LOOK_S, LONGEST_LOOK_S = 0.2, 2.0
 LEFT_PATIENCE_S = 30.0
 #: Seconds that the question for quotas waits for the types to be chosen.
 PLAN_S = 30.0
+#: How Google says that it does not know a service account, or not yet.
+NEW_ACCOUNT = r"(?i)service ?account"
 #: Codes after which the scheduler's next type or zone is tried, beside those of no capacity.
 ELSEWHERE = ("UNSUPPORTED_OPERATION", "RESOURCE_NOT_FOUND")
 
@@ -213,7 +216,6 @@ class GCEProvider(Provider):
 
         plan = self._plan
         kind = plan.kinds[machine.role] if plan else None
-        outside = self.config.public and (machine.role == "scheduler" or not (plan and plan.landing.nat))
         return gce_rate(
             self.gcp.region,
             machine.kind,
@@ -221,17 +223,17 @@ class GCEProvider(Provider):
             disk_gib=kind.disk_gib if kind else 0,
             disk_type=kind.disk_type if kind else "pd-balanced",
             gpus=kind.accelerators if kind else None,
-            public=outside,
+            public=wire.is_outside(self.config, machine.role, nat=bool(plan and plan.landing.nat)),
         )
 
     def quotas(self, role: str = "worker") -> Sequence[Quota]:
         """The region's quotas on what the machines of a role take, the tightest in each of its markets."""
         self._planned.wait(PLAN_S)  # it is asked beside prepare(), which chooses the types first
-        plan, found = self._made, []
+        found = []
         limits = {one.metric: one.limit for one in self._place().quotas}
-        scheduler = plan.kinds["scheduler"].usage.get("on-demand", {}) if role != "scheduler" else {}
+        scheduler = self._usage("scheduler", "on-demand", limits) if role != "scheduler" else {}
         for market in self.config.markets(role):
-            shares = {name: each for name, each in plan.kinds[role].shares(market, limits).items() if each}
+            shares = {name: each for name, each in self._usage(role, market, limits).items() if each}
             known = [
                 self._quota(metric, limits[metric], each, scheduler.get(metric, 0.0))
                 for metric, each in shares.items()
@@ -242,12 +244,18 @@ class GCEProvider(Provider):
             found.append(min(known, key=lambda quota: quota.machines))
         return found
 
+    def _usage(self, role: str, market: str, limits: Mapping[str, float]) -> dict[str, float]:
+        """What one machine takes of each of the region's quotas."""
+        addresses = wire.is_outside(self.config, role, nat=self._made.landing.nat)
+        own = self._made.kinds[role].shares(market, limits)
+        return {**own, "INSTANCES": 1.0, "IN_USE_ADDRESSES": float(addresses)}
+
     def _quota(self, metric: str, limit: float, each: float, taken: float) -> Quota:
         where = f"https://console.cloud.google.com/iam-admin/quotas?project={self.gcp.project}"
         return Quota(
             name=f"{metric} in {self.gcp.region}",
             limit=limit,
-            unit="vCPU" if metric.endswith("CPUS") else "addresses" if "ADDRESSES" in metric else "units",
+            unit="vCPU" if metric.endswith("CPUS") else metric.lower().replace("_", " "),
             each=each,
             taken=taken,
             advice=f"Ask for more at {where}, or use fewer or smaller machines.",
@@ -360,7 +368,8 @@ class GCEProvider(Provider):
             try:
                 return call()
             except CloudError as error:
-                if time.monotonic() > deadline or "service" not in str(error).lower():
+                unknown = not isinstance(error, CredentialsError) and re.search(NEW_ACCOUNT, str(error))
+                if time.monotonic() > deadline or not unknown:
                     raise
             time.sleep(land.PAUSE_S)
 

@@ -425,6 +425,13 @@ def test_what_is_not_found_is_named(cloud, options, said):
     assert [] == cloud.leftovers()
 
 
+def test_a_field_that_the_sdk_does_not_know(cloud):
+    """A wrong name in instance_args= is an error that says so."""
+    del cloud
+    with pytest.raises(ConfigError, match=r"instance_args=.*no_such_field"):
+        scheduler(prepared(instance_args={"no_such_field": 1}))
+
+
 def test_quotas_are_the_region_s(cloud):
     """Before an order the region's own figures say how many machines fit, by the tightest of them."""
     del cloud
