@@ -46,8 +46,6 @@ RETRIES = {
     "retry_total": 8,
     "retry_backoff_factor": 0.4,
     "retry_backoff_max": 20,
-    # All of ours say what there shall be, so that asking again makes nothing twice.
-    "retry_on_methods": frozenset({"DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"}),
     "connection_timeout": 10,
     "read_timeout": 60,
 }
@@ -121,7 +119,7 @@ class Azure:
         host = os.environ.get("ARM_METADATA_HOSTNAME")
         if not host:
             return Endpoints()
-        with self._translated():
+        with self.translated():
             from azure.core import PipelineClient
             from azure.core.rest import HttpRequest
 
@@ -140,13 +138,14 @@ class Azure:
         where: dict[str, Any] = {}
         if self.endpoints.private:
             where = {"authority": self.endpoints.authority, "disable_instance_discovery": True}
-        with self._translated():
+        with self.translated():
             return DefaultAzureCredential(**where)
 
     @property
     def who(self) -> tuple[str, str]:
         """The object id of whoever calls, and what role assignments call its kind."""
-        return str(self._claims["oid"]), "ServicePrincipal" if self._claims.get("idtyp") == "app" else "User"
+        # Only who acts for a person has scopes.
+        return str(self._claims["oid"]), "User" if "scp" in self._claims else "ServicePrincipal"
 
     @property
     def tenant(self) -> str:
@@ -156,7 +155,7 @@ class Azure:
     @cached_property
     def _claims(self) -> dict[str, Any]:
         """What the caller's token says."""
-        with self._translated():
+        with self.translated():
             token = self.credential.get_token(f"{self.endpoints.audience}/.default").token
         part = token.split(".")[1]
         return dict(json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))))
@@ -207,7 +206,7 @@ class Azure:
         fine
             Error codes that are no error: the answer is then empty.
         """
-        with self._translated():
+        with self.translated():
             try:
                 return plain(self._method(service, operation)(*values, **request))
             except Exception as error:
@@ -219,7 +218,7 @@ class Azure:
         self, service: str, operation: str, /, *values: Any, fine: Collection[str] = (), **request: Any
     ) -> list[dict[str, Any]]:
         """All that a call lists, page by page."""
-        with self._translated():
+        with self.translated():
             try:
                 return [plain(one) for one in self._method(service, operation)(*values, **request)]
             except Exception as error:
@@ -231,7 +230,7 @@ class Azure:
         self, service: str, operation: str, /, *values: Any, fine: Collection[str] = (), **request: Any
     ) -> Operation | None:
         """Start a long operation; None when it was refused with a code that is `fine`."""
-        with self._translated():
+        with self.translated():
             polling = _watched()
             try:
                 self._method(service, operation)(*values, polling=polling, **request)
@@ -257,7 +256,7 @@ class Azure:
 
     def fetch(self, url: str) -> str:
         """The text behind an address that carries its own right; empty when there is none."""
-        with self._translated():
+        with self.translated():
             from azure.core import PipelineClient
             from azure.core.rest import HttpRequest
 
@@ -270,9 +269,6 @@ class Azure:
 
     def translated(self) -> contextlib.AbstractContextManager[None]:
         """Raise what errors of the SDK mean here."""
-        return self._translated()
-
-    def _translated(self) -> contextlib.AbstractContextManager[None]:
         return translated(lambda error: translate(error, self._wanted or ""))
 
     def _method(self, service: str, operation: str) -> Any:

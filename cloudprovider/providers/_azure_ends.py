@@ -44,7 +44,9 @@ BUSY = (
 )
 #: Nobody waits for what runs on a machine that is to go: Dask has left it.
 # https://learn.microsoft.com/azure/virtual-machines/delete
-AT_ONCE = {"force_deletion": True}
+AT_ONCE: dict[str, Any] = {"force_deletion": True}
+#: The SDK asks again for what it knows to change nothing more; it does not know it of this POST.
+AGAIN: dict[str, Any] = {"retry_on_methods": frozenset({"POST"})}
 #: How a scale set says that it has no such machine.
 STRANGERS = ("InstanceIdsListSingleVMNotFound", "InvalidParameter", "NotFound", "ResourceNotFound")
 
@@ -144,11 +146,11 @@ def delete(azure: Azure, group: str, ids: Collection[str]) -> None:
 def _delete_members(azure: Azure, group: str, scale_set: str, ids: list[str]) -> None:
     operation = "virtual_machine_scale_sets.begin_delete_instances"
     where = "compute", operation, group, scale_set
-    if azure.begin(*where, {"instanceIds": ids}, fine=STRANGERS, **AT_ONCE):
+    if azure.begin(*where, {"instanceIds": ids}, fine=STRANGERS, **AT_ONCE, **AGAIN):
         return
     there = {vm["name"] for vm in members(azure, group, scale_set)}
     if left := [id for id in ids if id in there]:
-        azure.begin(*where, {"instanceIds": left}, fine=NOT_THERE, **AT_ONCE)
+        azure.begin(*where, {"instanceIds": left}, fine=NOT_THERE, **AT_ONCE, **AGAIN)
 
 
 def living(azure: Azure, group: str, cluster: str | None) -> list[dict[str, Any]]:

@@ -194,28 +194,21 @@ def store(azure: Azure, config: AzureVMConfig, plan: Plan, machine: str, client:
     parts = {names.plan_part(part): text for part, text in enumerate(plan.parts(config))}
     stored = {"machine": {"machine": machine}, "client": {"client": client, **parts}}
     try:
-        _store(azure, config, plan, stored)
+        _store(azure, plan, stored)
     except CredentialsError as error:
         if _azure_secrets.FORBIDDEN.isdisjoint(codes(error)):
             raise
         _azure_roles.let_in(azure, plan.landing.group)
-        _store(azure, config, plan, stored, fresh=True)
+        _store(azure, plan, stored, fresh=True)
 
 
-def _store(
-    azure: Azure,
-    config: AzureVMConfig,
-    plan: Plan,
-    stored: Mapping[str, Mapping[str, str]],
-    *,
-    fresh: bool = False,
-) -> None:
+def _store(azure: Azure, plan: Plan, stored: Mapping[str, Mapping[str, str]], *, fresh: bool = False) -> None:
     """Put secrets, by their vault and what they are, side by side."""
     identity = plan.identity
     put = partial(
         _azure_secrets.put,
         azure,
-        tags=ledger.for_cluster(identity, config.tags),
+        tags=ledger.for_cluster(identity),  # a secret has 15 tags at most
         expires=identity.expires,
         fresh=fresh,
     )

@@ -132,3 +132,13 @@ def test_a_machine_that_stops_bills_until_it_is_deleted(cloud, made):
 
     assert gone(made, machine.id).reason
     until(lambda: not billed(cloud), 30, "it bills no more")
+
+
+@pytest.mark.parametrize("fault", ["error-after-effect", "lost-answer", "throttle"])
+def test_an_end_is_asked_for_again(cloud, made, fault):
+    """The call that deletes machines is made again when it was not answered as it should."""
+    created = workers(made, 2)
+    cloud.inject(fault, operation="VirtualMachineScaleSets.DeleteInstances", times=1)
+    made.delete([machine.id for machine in created.machines])
+
+    until(lambda: not billed(cloud), 30, "they are gone")
