@@ -191,7 +191,7 @@ def _scale(console: Console, cluster: CloudCluster, client: Any, cloud: Emulator
     expected = sum(x * x for x in range(tasks))
     console.print(f"  sum of squares {total:,}: {'right' if total == expected else 'WRONG'}, nothing lost")
     del futures
-    fewest = _wait(lambda: len(cluster.workers) == 1, 20)
+    fewest = _wait(lambda: len(cluster.workers) == 1, 30)
     console.print(f"  down to {len(cluster.workers)} worker{'' if fewest else 's'} when the work is done")
     console.print(
         "  [dim]adapted with keep_paid=False; by itself, idle machines stay for their paid minute[/]"

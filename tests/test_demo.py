@@ -16,10 +16,8 @@ from cloudprovider.demo import STAGES
 DEMO = [sys.executable, "-m", "dask", "cloud", "demo"]
 
 
-@pytest.mark.parametrize("cloud", sorted(STAGES.keys() - {"azure"}))
-def test_demo(tmp_path, cloud):
-    """The demo starts, computes, adapts, survives an interruption, bills, leaves nothing, in a minute."""
-    report = tmp_path / "report.json"
+def show(cloud, report):
+    """Show the demo on a cloud, and check what it says of itself."""
     done = subprocess.run(
         [*DEMO, "--cloud", cloud, "--json", str(report)],
         capture_output=True,
@@ -41,6 +39,12 @@ def test_demo(tmp_path, cloud):
     assert 3 == said["timeline"]["arrived"]
     assert "Receipt" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("cloud", [name for name, stage in STAGES.items() if stage.cloud == "aws"])
+def test_demo(tmp_path, cloud):
+    """The demo starts, computes, adapts, survives an interruption, bills, leaves nothing, in a minute."""
+    show(cloud, tmp_path / "report.json")
 
 
 def test_demo_that_is_kept():
