@@ -162,7 +162,7 @@ class Azure:
 
     def now(self) -> float:
         """The time by Azure's clock, as far as its last answer tells: ours may be wrong, or jump."""
-        return self._clock() + self._ahead_s
+        return float(self._clock() + self._ahead_s)
 
     # -- calls -----------------------------------------------------------------------------------------
 
@@ -343,7 +343,7 @@ class Operation:
                 raise CloudError(f"Azure has not ended {self.what} in {within_s:g} s.")
             time.sleep(max(0.05, min(self._next - time.monotonic(), deadline - time.monotonic())))
         with self.azure.translated():
-            return self._polling.made()
+            return dict(self._polling.made())
 
 
 def _watched() -> Any:
@@ -356,9 +356,10 @@ def _watched() -> Any:
     from azure.mgmt.core.exceptions import ARMErrorFormat
     from azure.mgmt.core.polling.arm_polling import ARMPolling
 
-    class Watched(ARMPolling):  # type: ignore[misc,type-arg]  # (the SDK's classes are imported lazily)
+    class Watched(ARMPolling):  # type: ignore[misc]  # (the SDK's classes are imported lazily)
         def __init__(self) -> None:
             super().__init__(timeout=FIRST_POLL_S)
+            self._timeout: float = FIRST_POLL_S
 
         def finished(self) -> bool:
             return True  # so that the SDK starts no thread

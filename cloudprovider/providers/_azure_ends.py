@@ -22,7 +22,7 @@ from cloudprovider.providers._azure_roles import VAULTS
 from cloudprovider.providers._calls import moments, side_by_side
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from cloudprovider.provider import Identity, Machine
     from cloudprovider.providers._azure import Azure
@@ -133,7 +133,7 @@ def _by_scale_set(ids: Collection[str]) -> dict[str | None, list[str]]:
 
 def delete(azure: Azure, group: str, ids: Collection[str]) -> None:
     """End machines, and do not wait for it: one call for those of a scale set; unknown ones are no error."""
-    calls = []
+    calls: list[Callable[[], Any]] = []
     for name, some in _by_scale_set(ids).items():
         if name is None:
             one = partial(azure.begin, "compute", "virtual_machines.begin_delete", group)
@@ -220,6 +220,9 @@ def is_going(vm: Mapping[str, Any]) -> bool:
 def _remove_secrets(azure: Azure, group: str, cluster: str) -> list[str]:
     """Delete a cluster's secrets and its plan."""
 
+    def removed(whose: str) -> list[str]:
+        return [*of(whose)]
+
     def of(whose: str) -> Iterator[str]:
         vault = names.vault(azure.subscription, group, whose)
         found = azure.call("keyvault", "vaults.get", group, vault, fine=NOT_THERE)
@@ -230,7 +233,7 @@ def _remove_secrets(azure: Azure, group: str, cluster: str) -> list[str]:
             elif name != names.secret(cluster, whose):
                 return  # parts of a plan are numbered
 
-    return [name for some in side_by_side([lambda w=whose: list(of(w)) for whose in VAULTS]) for name in some]
+    return [name for some in side_by_side([partial(removed, whose) for whose in VAULTS]) for name in some]
 
 
 def _remove_rest(azure: Azure, group: str, cluster: str, patience_s: float) -> tuple[list[str], list[str]]:

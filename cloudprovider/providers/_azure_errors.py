@@ -223,8 +223,8 @@ def _retry_after(error: Any) -> str:
 def _message(error: Any) -> str:
     """The inmost message: outer ones say only that something inside failed."""
     found = getattr(error, "error", None)
-    while getattr(found, "details", None):
-        found = found.details[0]
+    while inner := getattr(found, "details", None):
+        found = inner[0]
     return str(getattr(found, "message", None) or getattr(error, "message", None) or error)
 
 
