@@ -194,6 +194,7 @@ class Life:
             address=task.address,
             architecture=task.architecture,
             mounts=task.mounts[container.name],
+            init=container.init,
             log=write,
             exited=functools.partial(self._exited, task, container),
         )

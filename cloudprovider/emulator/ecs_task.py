@@ -55,6 +55,11 @@ class Container:
         """Seconds from SIGTERM to SIGKILL."""
         return float(self.definition.get("stopTimeout", 30))
 
+    @property
+    def init(self) -> bool:
+        """Whether an init process is its first one."""
+        return bool((self.definition.get("linuxParameters") or {}).get("initProcessEnabled"))
+
     def environment(self) -> dict[str, str]:
         """The variables that the definition and the call say; the call's win."""
         pairs = [*self.definition.get("environment", []), *self.override.get("environment", [])]

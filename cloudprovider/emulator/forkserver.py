@@ -456,7 +456,7 @@ class ForkServer:
             shutil.rmtree(folder, ignore_errors=True)
             number = int(failure)
             raise OSError(number, os.strerror(number), order["argv"][0])
-        return Machine(pid, line, folder, contained=not order["folder"])
+        return Machine(pid, line, folder, contained=order["contained"])
 
     def _forget(self, line: socket.socket) -> None:
         """In the child: close what only the parent uses, so that no object here owns a number used again."""

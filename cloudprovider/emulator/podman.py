@@ -117,6 +117,8 @@ class Podman:
         watcher: Watcher,
         log: Callable[[str], None],
         exited: Callable[[int], None],
+        *,
+        init: bool = False,  # noqa: ARG002  podman's own, catatonit, is a package that need not be there
     ) -> Process:
         """Start one, and wait until its first process runs."""
         if subprocess.run([*command(), "image", "exists", image.name], check=False).returncode:

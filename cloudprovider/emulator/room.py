@@ -107,6 +107,7 @@ class Room:
         log: Callable[[str], None],
         exited: Callable[[int], None],
         mounts: Mapping[str, str] = NOTHING,
+        init: bool = False,
     ) -> Process:
         """Start a machine.
 
@@ -131,6 +132,9 @@ class Room:
             Folders of this computer that it sees, by where it sees them. A process has no folders of its own:
             in its command, its environment, and a program there that its command names, such a path is replaced
             by where the folder is here.
+        init
+            Whether an init process is its first one and passes signals on: a program that handles none of them yet
+            is then ended by them, as it is not when it is the first.
 
         Raises
         ------
@@ -147,7 +151,7 @@ class Room:
             raise OSError(errno.ENOEXEC, "exec format error", command[0])
         variables = {"HOSTNAME": hostname(address), **found.environ, **self._environ, **environ}
         return self._engine.start(
-            found, command, variables, mounts, self._network, self._watcher, log, exited
+            found, command, variables, mounts, self._network, self._watcher, log, exited, init=init
         )
 
     def run(
@@ -224,6 +228,8 @@ class _Engine(Protocol):
         watcher: Watcher,
         log: Callable[[str], None],
         exited: Callable[[int], None],
+        *,
+        init: bool = False,
     ) -> Process:
         """Start one."""
 
@@ -281,12 +287,14 @@ class Processes:
         watcher: Watcher,
         log: Callable[[str], None],
         exited: Callable[[int], None],
+        *,
+        init: bool = False,
     ) -> Process:
         """Have the server start one, and wait for its answer."""
         if mounts:
             argv = [program(mounted(word, mounts), mounts) for word in argv]
             environ = {name: mounted(value, mounts) for name, value in environ.items()}
-        return self._start(image, argv, environ, "", network, watcher, log, exited)
+        return self._start(image, argv, environ, "", network, watcher, log, exited, contained=not init)
 
     def run(
         self,
@@ -312,6 +320,8 @@ class Processes:
         watcher: Watcher,
         log: Callable[[str], None],
         exited: Callable[[int], None],
+        *,
+        contained: bool = False,
     ) -> Process:
         variables = {"PATH": search_path(image.python), "LANG": "C.UTF-8", **environ}
         order = {
@@ -320,6 +330,7 @@ class Processes:
             ),
             "environ": variables,
             "folder": folder,
+            "contained": contained,
             "network": network,
             "forks": image.python == sys.executable,
             "absent": ["cloudprovider"] if image.carries_runtime else ["cloudprovider", "cloudruntime"],
@@ -454,6 +465,8 @@ class Nothing:
         watcher: Watcher,
         log: Callable[[str], None],  # noqa: ARG002
         exited: Callable[[int], None],
+        *,
+        init: bool = False,  # noqa: ARG002
     ) -> Process:
         """Start one, that is none."""
         machine = _Imagined(watcher, exited)

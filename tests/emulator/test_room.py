@@ -49,7 +49,7 @@ class Watched:
         raise AssertionError(f"never said {text!r}, but {self.lines}")
 
 
-def start(room, *argv, image=None, architecture="X86_64", **environ) -> Watched:
+def start(room, *argv, image=None, architecture="X86_64", init=False, **environ) -> Watched:
     watched = Watched()
     watched.process = room.start(
         image=image or dask_image(),
@@ -57,6 +57,7 @@ def start(room, *argv, image=None, architecture="X86_64", **environ) -> Watched:
         environ=environ,
         address="127.31.0.5",
         architecture=architecture,
+        init=init,
         log=watched.lines.append,
         exited=watched.ended,
     )
@@ -124,6 +125,16 @@ def test_process_forked_while_a_line_is_written_writes_too(room):
     lines = run(room, sys.executable, "-c", FORKS)
 
     assert 300 == lines.count("child")
+
+
+@pytest.mark.parametrize(("init", "code"), [(True, 128 + signal.SIGTERM), (False, 128 + signal.SIGKILL)])
+def test_a_program_that_handles_no_signal_yet(room, init, code):
+    """It is ended by SIGTERM where an init process is the first one, and only by SIGKILL where itself is."""
+    watched = start(room, "sh", "-c", "echo here; sleep 60", init=init)
+    watched.said("here")
+    watched.process.stop(3)
+
+    assert code == watched.end()
 
 
 def test_output_comes_line_by_line_before_the_end(room):

@@ -128,7 +128,7 @@ def test_task_definitions_fit_the_service_s_model(options):
 
     assert_valid("ecs", "RegisterTaskDefinition", request)
     assert 120 == container["stopTimeout"]
-    assert container["linuxParameters"] == {"initProcessEnabled": False}
+    assert container["linuxParameters"] == {"initProcessEnabled": True}
     assert container["entryPoint"][:2] == ["python", "-c"]
     assert container["secrets"] == [{"name": "DASK_CLOUD_SECRET", "valueFrom": "/dask/it/machine"}]
 
