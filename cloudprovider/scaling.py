@@ -199,11 +199,13 @@ class ScalingCluster(WatchingCluster):
             per_machine = self.estate.workers_per_machine
             # Several workers a machine close together: they share its address.
             key = pickle.dumps(operator.attrgetter("host")) if per_machine > 1 else None
+            # Dask may name a machine that arrived a moment ago, and that we chose as one that had not.
             names = await self.scheduler_comm.workers_to_close(
-                n=(count - len(victims) + len(fleet.leaving)) * per_machine, key=key, attribute="name"
+                n=(count + len(fleet.leaving)) * per_machine, key=key, attribute="name"
             )
             chosen = dict.fromkeys(self._machine_of(name) for name in names)
-            victims += [m for m in chosen if m in fleet.staying][: count - len(victims)]
+            others = [m for m in chosen if m in fleet.staying and m not in victims]
+            victims += others[: count - len(victims)]
         rest = [m for m in fleet.staying if m not in victims]
         return (victims + rest)[:count]
 

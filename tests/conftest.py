@@ -34,6 +34,44 @@ settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 
+#: Files of few tests that wait for real time: begun last, each would run alone at the end.
+LONG = (
+    "test_network.py",
+    "test_refusals.py",
+    "test_fargate_outage.py",
+    "test_demo.py",
+    "test_names.py",
+    "test_fargate.py",
+    "test_adaptive.py",
+    "test_benchmarks_start.py",
+    "test_cluster.py",
+    "test_chaos.py",
+    "test_failing_calls.py",
+    "test_ends.py",
+    "test_spot.py",
+    "test_azure.py",
+    "test_gcp.py",
+    "test_vm_endings.py",
+    "test_vm_whole.py",
+    "test_budget.py",
+    "test_lifecycle.py",
+    "test_machines.py",
+    "test_gce.py",
+    "test_thousand.py",
+    "test_ec2_scale.py",
+    "test_examples.py",
+    "test_storm.py",
+    "test_lead.py",
+    "test_ec2_uv.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with what takes long."""
+    order = {name: k for k, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.name, len(LONG)))
+
+
 @pytest.fixture(scope="session")
 def bare_processes():
     """Emulated clouds whose machines are states only, with nothing inside: each is started when asked for."""

@@ -126,6 +126,16 @@ def test_scale_after_close_is_an_error(options):
         cluster.scale(1)
 
 
+def test_scale_down_right_after_an_arrival(options):
+    """What Dask saw before the fleet did is returned once, and nobody in its place stays."""
+    with ProcessCluster(n_workers=1, **options) as cluster, Client(cluster) as client:
+        for _ in range(4):
+            cluster.scale(2)
+            client.wait_for_workers(2, timeout=60)
+            cluster.scale(0)
+            assert {} == cluster.workers
+
+
 def test_cluster_in_a_thread(options):
     """A cluster can be made, used and closed in a thread."""
     results = []
