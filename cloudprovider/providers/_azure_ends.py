@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cloudruntime.exits import REASONS, explain
-
 from cloudprovider import tags as ledger
-from cloudprovider.errors import BootError, CloudError
+from cloudprovider.errors import CloudError
 from cloudprovider.provider import Swept
 from cloudprovider.providers import _azure_names as names
 from cloudprovider.providers import _azure_secrets as secrets
 from cloudprovider.providers import _azure_wire as wire
+from cloudprovider.providers import _vm_diagnosis
 from cloudprovider.providers._azure import tags_of
 from cloudprovider.providers._azure_errors import because, codes
 from cloudprovider.providers._azure_landing import NOT_THERE
 from cloudprovider.providers._azure_plan import PARTS
 from cloudprovider.providers._azure_roles import VAULTS
 from cloudprovider.providers._calls import moments, side_by_side
+from cloudprovider.providers._vm_diagnosis import causes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -62,35 +61,13 @@ FORBIDDEN = (
     "May the machines' identity read the cluster's secret? It needs Key Vault Secrets User on the landing's vault; "
     "a right that was just given may take ten minutes."
 )
-NO_IMAGE = (
-    r"manifest unknown|manifest for .* not found|pull access denied|repository does not exist|name unknown|"
-    r"no basic auth credentials|response.*: (denied|unauthorized)|failed to resolve reference|error pulling image"
+#: What the log of a machine that came to nothing means.
+CAUSES = causes(
+    no_route=NO_ROUTE,
+    pull=PULL,
+    image="machine_image",
+    more=((r"ForbiddenByRbac|Caller is not authorized", FORBIDDEN),),
 )
-TIMEOUTS = (
-    r"i/o timeout|dial tcp|deadline exceeded|tls handshake|network is unreachable|no route to host|"
-    r"request canceled while waiting for connection"
-)
-#: What the log of a machine that came to nothing means, most telling first.
-CAUSES = (
-    (
-        r"exec format error|does not match the (specified|detected) (host )?platform|no matching manifest",
-        "The image does not have the machines' architecture: pass architecture= the other, or another image.",
-    ),
-    (r"toomanyrequests|pull rate limit", "The registry limits anonymous pulls: use a copy of yours."),
-    (r"no space left on device", "The image does not fit: pass disk_size= more."),
-    (TIMEOUTS, NO_ROUTE),
-    (NO_IMAGE, PULL),
-    (
-        r"docker: (command )?not found|docker\.service (not found|does not exist)",
-        "The machine image has no container engine: pass another machine_image=, or none.",
-    ),
-    (r"ForbiddenByRbac|Caller is not authorized", FORBIDDEN),
-    (r"could not select device driver|nvidia-container", "The machine_image= has no drivers for GPUs."),
-)
-#: The exit codes that say why: the runtime's own, and what a killed process has.
-TOLD = {*REASONS, 137} - {0}
-#: How systemd says with which code the first process of our container ended.
-STATUS = re.compile(r"(?:status=|exit(?:ed with)? (?:code|status) )(\d+)")
 
 
 # -- machines ------------------------------------------------------------------------------------------
@@ -282,13 +259,4 @@ def _remove_one(azure: Azure, group: str, resource: tuple[str, str, str], patien
 
 def diagnosis(machine: Machine, logs: str) -> CloudError:
     """What to tell the user of a machine that ended before Dask answered on it."""
-    why = machine.reason or "Azure gave no reason"
-    statuses = [int(status) for status in STATUS.findall(logs)]
-    if said := [explain(number) for number in statuses if number in TOLD]:
-        why = f"{why}; {said[-1]}"
-    what = f"The {machine.role} {machine.id} ended before Dask answered on it: {why.rstrip('.')}."
-    for pattern, advice in CAUSES:
-        if re.search(pattern, logs, re.IGNORECASE):
-            return BootError(f"{what} {advice}", logs)
-    kind, advice = because(why) or (BootError, "")
-    return BootError(what, logs) if kind is BootError else kind(f"{what} {advice}")
+    return _vm_diagnosis.diagnosis(machine, logs, CAUSES, because, "Azure")

@@ -6,15 +6,14 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cloudruntime.exits import REASONS, explain
-
-from cloudprovider.errors import BootError, CloudError
+from cloudprovider.errors import CloudError
 from cloudprovider.providers import _aws_ends as shared
-from cloudprovider.providers import _aws_names, _ec2_boot, _ec2_names
+from cloudprovider.providers import _aws_names, _ec2_boot, _ec2_names, _vm_diagnosis
 from cloudprovider.providers import _ec2_wire as wire
 from cloudprovider.providers._aws import because, code
 from cloudprovider.providers._calls import chunks, side_by_side
 from cloudprovider.providers._ec2_plan import PARTS
+from cloudprovider.providers._vm_diagnosis import causes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -51,41 +50,17 @@ PULL = (
     "be public, or be on the ami= already."
 )
 FORBIDDEN = "May the machines' role read the cluster's secret? `dask cloud policy aws-ec2-machine` prints what it needs."
-NO_IMAGE = (
-    r"manifest unknown|manifest for .* not found|pull access denied|repository does not exist|name unknown|"
-    r"no basic auth credentials|response.*: (denied|unauthorized)|failed to resolve reference|error pulling image"
-)
-TIMEOUTS = (
-    r"i/o timeout|dial tcp|deadline exceeded|tls handshake|network is unreachable|no route to host|"
-    r"request canceled while waiting for connection"
-)
 NO_LOG = "Is log_group= right, and may the machines' role write to it?"
-#: What the log of a machine that came to nothing means, most telling first.
-CAUSES = (
-    (
-        r"exec format error|does not match the (specified|detected) (host )?platform|no matching manifest",
-        "The image does not have the machines' architecture: pass architecture= the other, or another image.",
+#: What the log of a machine that came to nothing means.
+CAUSES = causes(
+    no_route=NO_ROUTE,
+    pull=PULL,
+    image="ami",
+    more=(
+        (r"failed to initialize logging driver|the specified log group does not exist", NO_LOG),
+        (r"AccessDenied|not authorized to perform: ssm:GetParameter", FORBIDDEN),
     ),
-    (r"toomanyrequests|pull rate limit", "The registry limits anonymous pulls: use a copy of yours."),
-    (r"no space left on device", "The image does not fit: pass disk_size= more."),
-    (TIMEOUTS, NO_ROUTE),
-    (NO_IMAGE, PULL),
-    (r"failed to initialize logging driver|the specified log group does not exist", NO_LOG),
-    (
-        r"no environment could be made of lock=",
-        "Its console says what uv could not install: make the lock again for Linux and for this Python.",
-    ),
-    (
-        r"docker: (command )?not found|docker\.service (not found|does not exist)",
-        "The machine image has no container engine: pass another ami=, or none.",
-    ),
-    (r"AccessDenied|not authorized to perform: ssm:GetParameter", FORBIDDEN),
-    (r"could not select device driver|nvidia-container", "The ami= has no drivers for GPUs."),
 )
-#: The exit codes that say why: the runtime's own, and what a killed process has.
-TOLD = {*REASONS, 137} - {0}
-#: How systemd says with which code the first process of our container ended.
-STATUS = re.compile(r"(?:status=|exit(?:ed with)? (?:code|status) )(\d+)")
 
 
 def described(aws: AWS, ids: Collection[str]) -> list[dict[str, Any]]:
@@ -208,13 +183,4 @@ def console(aws: AWS, id: str, lines: int) -> str:
 
 def diagnosis(machine: Machine, logs: str) -> CloudError:
     """What to tell the user of a machine that ended before Dask answered on it."""
-    why = machine.reason or "EC2 gave no reason"
-    codes = [int(status) for status in STATUS.findall(logs)]
-    if said := [explain(number) for number in codes if number in TOLD]:
-        why = f"{why}; {said[-1]}"
-    what = f"The {machine.role} {machine.id} ended before Dask answered on it: {why.rstrip('.')}."
-    for pattern, advice in CAUSES:
-        if re.search(pattern, logs, re.IGNORECASE):
-            return BootError(f"{what} {advice}", logs)
-    kind, advice = because(why) or (BootError, "")
-    return BootError(what, logs) if kind is BootError else kind(f"{what} {advice}")
+    return _vm_diagnosis.diagnosis(machine, logs, CAUSES, because, "EC2")

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cloudruntime.exits import REASONS, explain
-
 from cloudprovider import tags as ledger
-from cloudprovider.errors import BootError, CloudError, CredentialsError
+from cloudprovider.errors import CloudError, CredentialsError
 from cloudprovider.provider import Swept
-from cloudprovider.providers import _gce_boot
+from cloudprovider.providers import _gce_boot, _vm_diagnosis
 from cloudprovider.providers import _gce_names as names
 from cloudprovider.providers import _gce_wire as wire
 from cloudprovider.providers._calls import moments, side_by_side
 from cloudprovider.providers._gce_landing import change_policy
 from cloudprovider.providers._gcp_errors import because
+from cloudprovider.providers._vm_diagnosis import causes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -53,35 +51,13 @@ FORBIDDEN = (
     "May the machines' service account read the cluster's secret? In a project's first minutes Google may not know yet "
     "that it may; `dask cloud policy gcp-machine` prints what it needs."
 )
-NO_IMAGE = (
-    r"manifest unknown|manifest for .* not found|pull access denied|repository does not exist|name unknown|"
-    r"no basic auth credentials|response.*: (denied|unauthorized)|failed to resolve reference|error pulling image"
+#: What the log of a machine that came to nothing means.
+CAUSES = causes(
+    no_route=NO_ROUTE,
+    pull=PULL,
+    image="machine_image",
+    more=((r"PERMISSION_DENIED|secretmanager\.versions\.access", FORBIDDEN),),
 )
-TIMEOUTS = (
-    r"i/o timeout|dial tcp|deadline exceeded|tls handshake|network is unreachable|no route to host|"
-    r"request canceled while waiting for connection"
-)
-#: What the log of a machine that came to nothing means, most telling first.
-CAUSES = (
-    (
-        r"exec format error|does not match the (specified|detected) (host )?platform|no matching manifest",
-        "The image does not have the machines' architecture: pass architecture= the other, or another image.",
-    ),
-    (r"toomanyrequests|pull rate limit", "The registry limits anonymous pulls: use a copy of yours."),
-    (r"no space left on device", "The image does not fit: pass disk_size= more."),
-    (TIMEOUTS, NO_ROUTE),
-    (NO_IMAGE, PULL),
-    (
-        r"docker: (command )?not found|docker\.service (not found|does not exist)",
-        "The machine image has no container engine: pass another machine_image=, or none.",
-    ),
-    (r"PERMISSION_DENIED|secretmanager\.versions\.access", FORBIDDEN),
-    (r"could not select device driver|nvidia-container", "The machine_image= has no drivers for GPUs."),
-)
-#: The exit codes that say why: the runtime's own, and what a killed process has.
-TOLD = {*REASONS, 137} - {0}
-#: How systemd says with which code the first process of our container ended.
-STATUS = re.compile(r"(?:status=|exit(?:ed with)? (?:code|status) )(\d+)")
 
 
 def instances(gcp: GCP, cluster: str | None) -> tuple[list[Any], bool]:
@@ -313,13 +289,4 @@ def _text(entry: Mapping[str, Any]) -> str:
 
 def diagnosis(machine: Machine, logs: str) -> CloudError:
     """What to tell the user of a machine that ended before Dask answered on it."""
-    why = machine.reason or "Google Cloud gave no reason"
-    codes = [int(status) for status in STATUS.findall(logs)]
-    if said := [explain(number) for number in codes if number in TOLD]:
-        why = f"{why}; {said[-1]}"
-    what = f"The {machine.role} {machine.id} ended before Dask answered on it: {why.rstrip('.')}."
-    for pattern, advice in CAUSES:
-        if re.search(pattern, logs, re.IGNORECASE):
-            return BootError(f"{what} {advice}", logs)
-    kind, advice = because(why) or (BootError, "")
-    return BootError(what, logs) if kind is BootError else kind(f"{what} {advice}")
+    return _vm_diagnosis.diagnosis(machine, logs, CAUSES, because, "Google Cloud")
