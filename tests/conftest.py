@@ -66,8 +66,12 @@ LONG = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Begin with what takes long."""
+    """Begin with what takes long; a machine on ECS is one on Fargate but for what `test_ecs` tests."""
+    for item in items:
+        if getattr(item, "callspec", None) and item.callspec.params.get("account") == "ecs":
+            item.add_marker("slow")
     order = {name: k for k, name in enumerate(LONG)}
     items.sort(key=lambda item: order.get(item.path.name, len(LONG)))
 

@@ -47,6 +47,7 @@ def test_demo(tmp_path, cloud):
     show(cloud, tmp_path / "report.json")
 
 
+@pytest.mark.slow
 def test_demo_that_is_kept():
     """With `--keep` the emulator stays up, and what is printed connects to it."""
     process = subprocess.Popen(
