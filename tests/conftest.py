@@ -36,6 +36,8 @@ settings.load_profile("patient")
 
 #: Files of few tests that wait for real time: begun last, each would run alone at the end.
 LONG = (
+    "test_failing_calls.py",
+    "test_chaos.py",
     "test_network.py",
     "test_refusals.py",
     "test_fargate_outage.py",
@@ -45,8 +47,6 @@ LONG = (
     "test_adaptive.py",
     "test_benchmarks_start.py",
     "test_cluster.py",
-    "test_chaos.py",
-    "test_failing_calls.py",
     "test_ends.py",
     "test_spot.py",
     "test_azure.py",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def test_start(report):
     """The benchmark of starts finds no throttled call, nothing left, and a start no faster than its limit."""
@@ -17,7 +19,6 @@ def test_start(report):
     assert row["seconds by step"]["workers' boot"] > row["seconds by step"]["workers' order"]
 
 
-@pytest.mark.slow
 def test_what_is_left(report):
     """The benchmark counts what a killed program leaves, how long its machines go on, and what a sweep leaves."""
     rows = {row["after"]: row for row in report("start.py", "--tables", "left")["left"]}
@@ -39,7 +40,6 @@ def test_ec2(report):
     assert 4 == sum(row["bytes"] < limits[row["image"]] for row in said["boot data"])
 
 
-@pytest.mark.slow
 def test_clouds(report):
     """The benchmark of all clouds counts the calls of a start on one of them, and finds nothing left."""
     [row] = report("clouds.py", "--clouds", "gcp", "--workers", "2", "--boots", "1")["starts"]

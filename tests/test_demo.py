@@ -11,8 +11,6 @@ import urllib.request
 
 import pytest
 
-from cloudprovider.demo import STAGES
-
 DEMO = [sys.executable, "-m", "dask", "cloud", "demo"]
 
 
@@ -41,7 +39,7 @@ def show(cloud, report):
     assert "Traceback" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("cloud", [name for name, stage in STAGES.items() if stage.cloud == "aws"])
+@pytest.mark.parametrize("cloud", ["fargate", pytest.param("ec2", marks=pytest.mark.slow)])
 def test_demo(tmp_path, cloud):
     """The demo starts, computes, adapts, survives an interruption, bills, leaves nothing, in a minute."""
     show(cloud, tmp_path / "report.json")
