@@ -255,14 +255,13 @@ def _dead(cluster, other):
 def test_logs_follow_until_nothing_runs(directory, left):
     """Following goes on with what is written later, and ends when the cluster has."""
     environ = {**os.environ, "DASK_CLOUD__LOCAL__DIRECTORY": directory}
-    following = dask_cloud("logs", "left", *LOCAL, "--follow", env=environ)
     [scheduler] = left.list("left")
-    assert f"== scheduler {scheduler.id}" == following.stdout.readline().strip()
-    until(lambda: left.logs(scheduler.id), 30, "it has written something")
-    left.delete([scheduler.id])
-    said = following.stdout.read()  # communicate() would lose what came in one piece with the first line
-    following.stdout.close()
-    assert 0 == following.wait(60)
+    with dask_cloud("logs", "left", *LOCAL, "--follow", env=environ) as following:
+        assert f"== scheduler {scheduler.id}" == following.stdout.readline().strip()
+        until(lambda: left.logs(scheduler.id), 30, "it has written something")
+        left.delete([scheduler.id])
+        said = following.stdout.read()  # communicate() would lose what came in one piece with the first line
+    assert 0 == following.returncode
     assert left.logs(scheduler.id).splitlines() == said.splitlines()
 
 
