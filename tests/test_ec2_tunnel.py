@@ -62,7 +62,9 @@ def private_subnet(*services: str) -> str:
         ec2.create_vpc_endpoint(
             VpcId=vpc, ServiceName=f"com.amazonaws.us-east-1.{service}", VpcEndpointType="Interface"
         )
-    return ec2.create_subnet(VpcId=vpc, CidrBlock="10.9.1.0/24")["Subnet"]["SubnetId"]
+    zone = "us-east-1a"  # without one any zone is taken, and not every zone has every machine type
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.9.1.0/24", AvailabilityZone=zone)
+    return subnet["Subnet"]["SubnetId"]
 
 
 def online(instance: str, timeout_s: float = 0.0) -> bool:
