@@ -70,8 +70,17 @@ class Account:
         self.subnets = tuple(subnet["SubnetId"] for subnet in self.ec2.describe_subnets()["Subnets"])
         return self
 
-    def define(self, code=SLEEP, container=(), **definition):
-        """Register a definition whose container runs Python code; its name is `family:revision`."""
+    def define(self, code=SLEEP, container=(), beside=(), **definition):
+        """Register a definition whose container runs Python code; its name is `family:revision`.
+
+        Those beside it are told like itself, each with its code, and do not end the task by their end.
+        """
+        own = {
+            "image": dask_image(),
+            "entryPoint": ["python", "-c"],
+            "logConfiguration": LOGS,
+            "stopTimeout": 2,
+        }
         made = self.ecs.register_task_definition(
             **{
                 "family": "dask",
@@ -83,15 +92,8 @@ class Account:
                 **definition,
             },
             containerDefinitions=[
-                {
-                    "name": "dask",
-                    "image": dask_image(),
-                    "entryPoint": ["python", "-c"],
-                    "command": [code],
-                    "logConfiguration": LOGS,
-                    "stopTimeout": 2,
-                    **dict(container),
-                }
+                {"name": "dask", "command": [code], **own, **dict(container)},
+                *({"essential": False, **own, **dict(one)} for one in beside),
             ],
         )["taskDefinition"]
         return f"{made['family']}:{made['revision']}"
@@ -140,8 +142,8 @@ class Account:
             assert time.monotonic() < deadline, [task["lastStatus"] for task in tasks]
             time.sleep(0.02)
 
-    def lines(self, arn):
-        """What a task wrote."""
-        stream = f"dask/dask/{arn.rpartition('/')[2]}"
+    def lines(self, arn, container="dask"):
+        """What a container of a task wrote."""
+        stream = f"dask/{container}/{arn.rpartition('/')[2]}"
         events = self.logs.get_log_events(logGroupName="/dask", logStreamName=stream, startFromHead=True)
         return [event["message"] for event in events["events"]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING, Any
 
+from cloudprovider.emulator import roles
 from cloudprovider.emulator.account import ACCOUNT
 from cloudprovider.emulator.inside import enter, leave
 from cloudprovider.emulator.records import EmulatedMachine
@@ -49,18 +50,34 @@ class AWSControl:
         from cloudprovider.emulator import metadata
 
         kind, id, *more = rest.split("/")
-        task = self._aws.ecs.find(id)
+        task = self._aws.ecs.find(id.partition("-")[0])
         if kind == "credentials":
-            return credentials(task)
+            return self._credentials(task)
         document, definition, subnet = described(task)
         if more == ["task"]:
             return metadata.ecs_task(document, definition, subnet=subnet)
-        return metadata.ecs_container(document, definition, task.containers[0].name, subnet=subnet)
+        container = next(one for one in task.containers if one.runtime_id == id)
+        return metadata.ecs_container(document, definition, container.name, subnet=subnet)
+
+    def _credentials(self, task: Task) -> dict[str, Any]:
+        """What a container gets when it asks for the credentials of its task's role."""
+        role = roles.find(ACCOUNT, task.task_role)
+        if role is None:
+            raise KeyError(f"There is no role {task.task_role}.")
+        session = self._aws.principals.session(role, task.id)
+        until = dt.datetime.fromtimestamp(session.expires, dt.UTC)
+        return {
+            "RoleArn": task.task_role,
+            "AccessKeyId": session.key,
+            "SecretAccessKey": session.secret,
+            "Token": session.token,
+            "Expiration": until.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
 
 
 def task_machine(task: Task) -> EmulatedMachine:
     """A task as a machine of the emulated cloud."""
-    processes = [container.process for container in task.containers if container.process is not None]
+    processes = [one.process for one in task.containers if one.essential and one.process is not None]
     codes = [container.exit_code for container in task.containers if container.essential]
     return EmulatedMachine(
         id=task.id,
@@ -105,15 +122,3 @@ def described(task: Task) -> tuple[dict[str, Any], dict[str, Any], str]:
     }
     subnet = ec2_backends[ACCOUNT][task.region].get_subnet(task.subnet)
     return task.describe(), definition, subnet.cidr_block
-
-
-def credentials(task: Task) -> dict[str, Any]:
-    """What a machine gets when it asks for its role's credentials."""
-    until = dt.datetime.now(dt.UTC) + dt.timedelta(hours=6)
-    return {
-        "RoleArn": task.task_role,
-        "AccessKeyId": f"ASIA{task.id[:16].upper()}",
-        "SecretAccessKey": "emulated",
-        "Token": "emulated",
-        "Expiration": until.strftime("%Y-%m-%dT%H:%M:%SZ"),
-    }

@@ -5,6 +5,7 @@ Each is known by the address that it asks from, as on the real services' link-lo
 
 from __future__ import annotations
 
+import re
 import threading
 from http.server import ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,7 @@ def at_task(server: Server, owner: Callable[[str], str]) -> Callable[..., Answer
         machine = owner(caller)
         for prefix, here in TASK_PATHS.items():
             rest = path.removeprefix(prefix)
-            if rest != path and machine and rest.partition("/")[0] == machine:
+            if rest != path and machine and re.split("[-/]", rest)[0] == machine:
                 return server.respond(method, here + rest, headers, body, caller)
         return NOT_FOUND
 

@@ -174,7 +174,7 @@ class Life:
                 return
             with account.lock:
                 if container.status == "PENDING":
-                    container.process, container.status = process, "RUNNING"
+                    container.process, container.status, container.since = process, "RUNNING", time.time()
         with account.lock:
             if task.lost:
                 self.kill(task)
@@ -196,7 +196,7 @@ class Life:
             mounts=task.mounts[container.name],
             init=container.init,
             log=write,
-            exited=functools.partial(self._exited, task, container),
+            exited=functools.partial(self._exited, task, container, write),
         )
 
     def _environ(self, task: Task, container: Container) -> dict[str, str]:
@@ -204,7 +204,7 @@ class Life:
         environ = {
             **container.environment(),
             **task.secrets[container.name],
-            **network.ecs_environ(endpoint, task.id, role=bool(task.task_role)),
+            **network.ecs_environ(endpoint, container.runtime_id, role=bool(task.task_role)),
             "AWS_EXECUTION_ENV": f"AWS_ECS_{task.launch_type}",
             "AWS_REGION": task.region,
             "AWS_DEFAULT_REGION": task.region,
@@ -216,19 +216,47 @@ class Life:
             environ["NVIDIA_VISIBLE_DEVICES"] = ",".join(task.gpus)
         return environ
 
-    def _exited(self, task: Task, container: Container, code: int) -> None:
-        with self._account.lock:
+    def _exited(self, task: Task, container: Container, write: Callable[[str], None], code: int) -> None:
+        account = self._account
+        with account.lock:
+            container.process = None
             if not task.lost:
                 container.exit_code = code if code >= 0 else SIGNALLED - code
-            container.status, container.process = "STOPPED", None
-            if container.essential and task.desired_status != "STOPPED":
-                task.desired_status = "STOPPED"
-                task.stop_code, task.stopped_reason = ESSENTIAL
-                task.enter("DEACTIVATING", "stoppingAt")
-                self._signal(task)
-            running = any(other.status == "RUNNING" for other in task.containers)
-            if not running and task.desired_status == "STOPPED":
-                self._release(task, "executionStoppedAt")
+            if task.desired_status != "STOPPED" and container.restarts_now(account.timers.scale):
+                account.timers.after(0.0, lambda: self._restart(task, container, write))
+            else:
+                self._ended(task, container)
+
+    def _restart(self, task: Task, container: Container, write: Callable[[str], None]) -> None:
+        """Start a container again whose restart policy wants it; its task goes on meanwhile."""
+        if task.desired_status == "STOPPED":
+            with self._account.lock:
+                self._ended(task, container)
+            return
+        try:
+            process = self._start(task, container, write)
+        except (OSError, LookupError) as error:
+            with self._account.lock:
+                container.reason = f"CannotStartContainerError: {error}"
+                self._ended(task, container)
+            return
+        with self._account.lock:
+            container.process, container.since = process, time.time()
+            container.exit_code, container.restarts = None, container.restarts + 1
+            if task.desired_status == "STOPPED":
+                process.stop(container.stop_timeout)
+
+    def _ended(self, task: Task, container: Container) -> None:
+        """A container has ended for good; the end of an essential one is its task's."""
+        container.status = "STOPPED"
+        if container.essential and task.desired_status != "STOPPED":
+            task.desired_status = "STOPPED"
+            task.stop_code, task.stopped_reason = ESSENTIAL
+            task.enter("DEACTIVATING", "stoppingAt")
+            self._signal(task)
+        running = any(other.status == "RUNNING" for other in task.containers)
+        if not running and task.desired_status == "STOPPED":
+            self._release(task, "executionStoppedAt")
 
     def _signal(self, task: Task) -> None:
         task.agent = "STOPPED"

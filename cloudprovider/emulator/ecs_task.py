@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from cloudprovider.emulator.ecs_checks import Size
     from cloudprovider.emulator.ecs_placement import Instance
 
+#: Seconds that a container must have run to be started again, unless its policy says otherwise.
+RESTART_S = 300
 TIMES = (
     "connectivityAt",
     "createdAt",
@@ -38,6 +40,8 @@ class Container:
     exit_code: int | None = None
     reason: str = ""
     process: Any = None
+    since: float = 0.0
+    restarts: int = 0
 
     @property
     def essential(self) -> bool:
@@ -59,6 +63,24 @@ class Container:
     def init(self) -> bool:
         """Whether an init process is its first one."""
         return bool((self.definition.get("linuxParameters") or {}).get("initProcessEnabled"))
+
+    @property
+    def restartable(self) -> bool:
+        """Whether it has a restart policy."""
+        return bool((self.definition.get("restartPolicy") or {}).get("enabled"))
+
+    def restarts_now(self, scale: float) -> bool:
+        """Whether its policy has it started again: it ended otherwise than it may, and not too early.
+
+        https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ContainerRestartPolicy.html
+        """
+        policy = self.definition.get("restartPolicy") or {}
+        long_enough_s = policy.get("restartAttemptPeriod", RESTART_S) * scale
+        return (
+            self.restartable
+            and self.exit_code not in policy.get("ignoredExitCodes", ())
+            and time.time() - self.since >= long_enough_s
+        )
 
     def environment(self) -> dict[str, str]:
         """The variables that the definition and the call say; the call's win."""

@@ -176,12 +176,12 @@ class Namespaces:
                     return place.namespace.path
         raise LookupError(f"There is no machine {owner} in any network.")
 
-    def ecs_environ(self, endpoint: str, task: str, *, role: bool) -> dict[str, str]:
+    def ecs_environ(self, endpoint: str, container: str, *, role: bool) -> dict[str, str]:
         """See `Network`; containers know the address of the service by themselves."""
         del endpoint
-        environ = {"ECS_CONTAINER_METADATA_URI_V4": f"http://{firewall.TASK}/v4/{task}"}
+        environ = {"ECS_CONTAINER_METADATA_URI_V4": f"http://{firewall.TASK}/v4/{container}"}
         if role:
-            environ["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"] = f"/v2/credentials/{task}"
+            environ["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"] = f"/v2/credentials/{container}"
         return environ
 
     def ec2_environ(self, endpoint: str, instance: str) -> dict[str, str]:

@@ -67,8 +67,8 @@ class Network(Protocol):
             When no machine of this id is attached.
         """
 
-    def ecs_environ(self, endpoint: str, task: str, *, role: bool) -> dict[str, str]:
-        """The variables by which a task's containers find their metadata and, with a role, its credentials."""
+    def ecs_environ(self, endpoint: str, container: str, *, role: bool) -> dict[str, str]:
+        """The variables by which a task's container finds its metadata and, with a role, the task's credentials."""
 
     def ec2_environ(self, endpoint: str, instance: str) -> dict[str, str]:
         """The variables by which the programs of an instance find its metadata service."""
@@ -137,12 +137,12 @@ class Loopback:
         del owner
         return ""
 
-    def ecs_environ(self, endpoint: str, task: str, *, role: bool) -> dict[str, str]:
+    def ecs_environ(self, endpoint: str, container: str, *, role: bool) -> dict[str, str]:
         """See `Network`."""
         base = f"{endpoint}/_cloud/ecs"
-        environ = {"ECS_CONTAINER_METADATA_URI_V4": f"{base}/v4/{task}"}
+        environ = {"ECS_CONTAINER_METADATA_URI_V4": f"{base}/v4/{container}"}
         if role:
-            environ["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = f"{base}/credentials/{task}"
+            environ["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = f"{base}/credentials/{container}"
         return environ
 
     def ec2_environ(self, endpoint: str, instance: str) -> dict[str, str]:

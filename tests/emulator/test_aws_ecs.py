@@ -12,6 +12,7 @@ import urllib.request
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+from contract import until
 
 from cloudprovider.emulator.images import dask_image
 
@@ -517,6 +518,62 @@ def test_killed_machine_stops(account, emulated_aws):
     [task] = account.until([arn], "STOPPED")
 
     assert 137 == task["containers"][0]["exitCode"]
+
+
+def test_containers_of_a_task_share_its_life(account):
+    """Each container has its own process, log and metadata; all have the task's role, and end with the essential one."""
+    tell = (
+        "import boto3, json, os, urllib.request as u; "
+        "own = json.load(u.urlopen(os.environ['ECS_CONTAINER_METADATA_URI_V4'])); "
+        "print(own['Name'], boto3.client('sts').get_caller_identity()['Arn'], flush=True); "
+    )
+    beside = [{"name": "short", "command": ["exit(3)"]}, {"name": "long", "command": [tell + BYE]}]
+    [arn] = account.run(account.define(tell + BYE, beside=beside, taskRoleArn=account.role))
+    account.until([arn], "RUNNING")
+    until(lambda: account.lines(arn)[1:] == account.lines(arn, "long")[1:] == ["up"], 30, "both are up")
+    task = until(
+        lambda: (now := account.describe([arn])[0])["containers"][1].get("exitCode") and now, 30, "one ended"
+    )
+    assert ("RUNNING", 3) == (task["lastStatus"], task["containers"][1]["exitCode"])
+
+    account.ecs.stop_task(cluster="dask", task=arn)
+    [task] = account.until([arn], "STOPPED")
+
+    who = f"arn:aws:sts::123456789012:assumed-role/execution/{arn.rpartition('/')[2]}"
+    assert [f"dask {who}", f"long {who}"] == [account.lines(arn)[0], account.lines(arn, "long")[0]]
+    assert {"dask": 7, "short": 3, "long": 7} == {one["name"]: one["exitCode"] for one in task["containers"]}
+
+
+def test_end_of_the_essential_container_ends_the_others(account):
+    """When the essential container ends, the others get SIGTERM, and the task says which end it was."""
+    beside = [{"name": "long", "command": [BYE]}]
+    wait = "import time; time.sleep(1)"
+    [arn] = account.run(account.define(wait, beside=beside))
+    [task] = account.until([arn], "STOPPED")
+
+    assert "Essential container in task exited" == task["stoppedReason"]
+    assert {"dask": 0, "long": 7} == {one["name"]: one["exitCode"] for one in task["containers"]}
+
+
+def test_container_is_started_again_as_its_policy_says(account, emulated_aws):
+    """A container that ran long enough is started again beside the others, unless it ended as it may."""
+    emulated_aws.reset(time_scale=0.01)
+    account.prepare()
+    code = "import time; print('up', flush=True); time.sleep({}); exit({})"
+    policy = {"enabled": True, "ignoredExitCodes": [4], "restartAttemptPeriod": 60}
+    lives = {"again": (1, 1), "done": (1, 4), "early": (0, 1)}
+    beside = [
+        {"name": name, "command": [code.format(*life)], "restartPolicy": policy}
+        for name, life in lives.items()
+    ]
+    [arn] = account.run(account.define(beside=beside))
+    account.until([arn], "RUNNING")
+    until(lambda: ["up"] * 3 == account.lines(arn, "again")[:3], 60, "it runs for the third time")
+
+    assert [["up"], ["up"]] == [account.lines(arn, "done"), account.lines(arn, "early")]
+    assert "RUNNING" == account.describe([arn])[0]["lastStatus"]
+    account.ecs.stop_task(cluster="dask", task=arn)
+    account.until([arn], "STOPPED")
 
 
 def test_clusters_count_and_keep_their_tasks(account):
