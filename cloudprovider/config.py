@@ -157,6 +157,12 @@ class Config:
         There is no False.
     jupyter
         Serve Jupyter, with a token of its own, beside the scheduler.
+    autonomous
+        Run a manager on the scheduler's machine as well, which goes on scaling, replacing and ending machines
+        while no client is there. The cluster then lives as long as it has work, up to `max_lifetime`:
+        `client_timeout` and `work_timeout` do not count.
+    manager_image
+        Container image of that manager. Default: the official one, at the client's versions.
     shutdown_on_close
         Whether `close()` ends the machines. False leaves the cluster to its leases.
     progress
@@ -165,6 +171,8 @@ class Config:
 
     #: The key under `cloud` in Dask config.
     section: typing.ClassVar[str] = "default"
+    #: Whether its provider runs a manager on the scheduler's machine.
+    can_be_autonomous: typing.ClassVar[bool] = False
 
     name: str | None = None
     n_workers: int = 0
@@ -189,6 +197,8 @@ class Config:
     tags: Mapping[str, str] = field(default_factory=dict)
     security: Any = True
     jupyter: bool = False
+    autonomous: bool = False
+    manager_image: str | None = None
     shutdown_on_close: bool = True
     progress: bool | None = None
 
@@ -260,6 +270,8 @@ class Config:
         per_machine = self.workers_per_machine
         if per_machine is not None and (not _whole(per_machine) or per_machine < 1):
             raise ConfigError(f"workers_per_machine={per_machine!r} must be a whole number, 1 or more.")
+        if self.autonomous and not self.can_be_autonomous:
+            raise ConfigError(f"autonomous=True is not to be had on {self.section}.")
         if self.security is False or self.security is None:
             raise ConfigError("security=False is not to be had: every connection is mutual TLS.")
         if not self.public and not self.tunnel and self.allow_from is None:
@@ -268,16 +280,19 @@ class Config:
                 "public=False gives the scheduler no address you can reach from here. Pass tunnel=True, "
                 "or allow_from='10.0.0.0/8' (your own range) when you are inside the network."
             )
+        self._check_limits()
+        self._check_environment()
+        self._check_tags()
+        if self.allow_from is not None:
+            self.sources()
+
+    def _check_limits(self) -> None:
         for option in ("idle", "scheduler", "client", "work", "network", "start"):
             seconds(getattr(self, f"{option}_timeout"), f"{option}_timeout")
         if seconds(self.max_lifetime, "max_lifetime") <= 0:
             raise ConfigError("max_lifetime must be longer than nothing.")
         if self.budget is not None:
             amount_of(self.budget)
-        self._check_environment()
-        self._check_tags()
-        if self.allow_from is not None:
-            self.sources()
 
     def _check_environment(self) -> None:
         for key, value in self.environment.items():
@@ -321,16 +336,25 @@ class Config:
             processes=(self.workers_per_machine or 1) if worker else 1,
             environment={key: str(value) for key, value in self.environment.items()},
             options=dict(self.worker_options if worker else self.scheduler_options),
-            leases=Leases(
-                scheduler_lost=seconds(self.scheduler_timeout, "scheduler_timeout"),
-                idle=seconds(self.idle_timeout, "idle_timeout"),
-                no_client=seconds(self.client_timeout, "client_timeout"),
-                no_client_work=seconds(self.work_timeout, "work_timeout"),
-                network=seconds(self.network_timeout, "network_timeout"),
-                expires=identity.expires,
-            ),
+            leases=self._leases(identity),
             jupyter=self.jupyter and not worker,
+            autonomous=self.autonomous and not worker,
             versions=client_versions(),
+        )
+
+    def _leases(self, identity: Identity) -> Leases:
+        """How long machines live without being renewed; with a manager of its own a cluster needs no client."""
+        idle_s = seconds(self.idle_timeout, "idle_timeout")
+        client_s = seconds(self.client_timeout, "client_timeout")
+        work_s = seconds(self.work_timeout, "work_timeout")
+        lifetime_s = seconds(self.max_lifetime, "max_lifetime")
+        return Leases(
+            scheduler_lost=seconds(self.scheduler_timeout, "scheduler_timeout"),
+            idle=idle_s,
+            no_client=idle_s if self.autonomous else client_s,
+            no_client_work=lifetime_s if self.autonomous else work_s,
+            network=seconds(self.network_timeout, "network_timeout"),
+            expires=identity.expires,
         )
 
 

@@ -13,6 +13,7 @@ from http import HTTPStatus
 from importlib import metadata
 from typing import Any
 
+from cloudprovider import __version__
 from cloudprovider.config import setting
 from cloudprovider.errors import ConfigError
 
@@ -22,12 +23,15 @@ __all__ = [
     "default_image",
     "image_architectures",
     "image_exists",
+    "manager_image",
     "require_architecture",
     "require_image",
 ]
 
 #: The last part of the official image's repository.
 OFFICIAL = "dask-cloud-runtime"
+#: The same of the image that a manager beside a scheduler runs in.
+MANAGER = "dask-cloud-manager"
 # https://github.com/opencontainers/image-spec/blob/main/media-types.md
 MANIFESTS = (
     "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, "
@@ -74,6 +78,12 @@ class Reference:
 def default_image() -> str:
     """Dask's own image, at this client's versions."""
     return f"ghcr.io/dask/dask:{metadata.version('dask')}-py{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def manager_image() -> str:
+    """The official image of a manager that runs beside a scheduler, at this client's versions."""
+    dask, (major, minor, *_) = metadata.version("dask"), sys.version_info
+    return f"ghcr.io/dask/{MANAGER}:{__version__}-dask{dask}-py{major}.{minor}"
 
 
 def carries_runtime(image: str) -> bool:

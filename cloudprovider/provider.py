@@ -207,9 +207,22 @@ class Provider(ABC):
             When there is no such cluster; the message lists those there are.
         """
 
+    def resume(self) -> None:
+        """Find the cluster as its own manager does, on the scheduler's machine and with that machine's rights.
+
+        As `attach`, but that nobody reads a secret: the client's is for people's credentials alone. `config` and
+        `identity` are the cluster's own, by its mandate.
+
+        Raises
+        ------
+        CloudError
+            When there is no such cluster, or no manager can run beside its scheduler.
+        """
+        raise CloudError(f"No manager can run beside the scheduler of {self.identity.name!r} here.")
+
     @abstractmethod
     def boot(self, role: str) -> Boot:
-        """The boot this cluster's machines of a role run, after `prepare` or `attach`."""
+        """The boot this cluster's machines of a role run, after `prepare`, `attach` or `resume`."""
 
     @abstractmethod
     def create(self, boot: Boot, count: int) -> Created:

@@ -80,6 +80,8 @@ class Boot:
         How long it may live without being renewed.
     jupyter
         Whether the scheduler's machine serves Jupyter beside it.
+    autonomous
+        Whether a manager runs on the scheduler's machine beside it.
     versions
         The client's versions by package (`python`, `distributed`, ...): a different Python minor
         or `distributed` ends the boot.
@@ -98,6 +100,7 @@ class Boot:
     options: Mapping[str, Any] = field(default_factory=dict)
     leases: Leases = field(default_factory=Leases)
     jupyter: bool = False
+    autonomous: bool = False
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def dumps(self) -> str:
