@@ -6,14 +6,20 @@ It knows no cloud: a provider says each machine's `Rate`, and with it what the b
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import html
+import io
+import json
 import math
+import os
 import threading
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from cloudprovider.errors import ConfigError
 from cloudprovider.provider import Machine, State
 
 if TYPE_CHECKING:
@@ -21,9 +27,44 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-__all__ = ["Bill", "Line", "Meter", "Rate", "receipt"]
+__all__ = ["Bill", "Line", "Meter", "Rate", "Source", "checked_path", "receipt"]
 
+T = TypeVar("T")
 HOUR = 3600
+DAY = 24 * HOUR
+#: Prices on demand hold for years, but types and regions are new: beyond this age, a table says so.
+STALE_DAYS = 365
+#: How a receipt is written, by the ending of its file.
+ENDINGS = (".txt", ".json", ".html")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The table that prices are from.
+
+    Parameters
+    ----------
+    name
+        Whose prices they are.
+    date
+        The day on which they were read, as `2026-09-29`.
+    url
+        Where they are published.
+    """
+
+    name: str
+    date: str
+    url: str = ""
+
+    def days(self, now: float) -> int:
+        """How old it is."""
+        return math.floor((now - dt.datetime.fromisoformat(f"{self.date}T00:00:00+00:00").timestamp()) / DAY)
+
+    def stale(self, now: float) -> str:
+        """A sentence when it is older than `STALE_DAYS`; empty while it is not."""
+        if (days := self.days(now)) <= STALE_DAYS:
+            return ""
+        return f"The prices of {self.name} here are {days} days old, of {self.date}: they may have changed."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +85,8 @@ class Rate:
         What is uncertain about it, in sentences for people.
     unknown
         What of it has no known price, in words for people; `per_hour` is the rest.
+    source
+        The table it is from; None where there is none.
 
     Raises
     ------
@@ -57,6 +100,7 @@ class Rate:
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    source: Source | None = None
 
     def __post_init__(self) -> None:
         if self.parts and not math.isclose(self.per_hour, sum(self.parts.values()), abs_tol=1e-12):
@@ -123,6 +167,13 @@ class Bill:
         Seconds since the epoch by the cloud's clock; `since` is None when nothing has billed.
     unknown
         What has no known price.
+    sources
+        The tables that prices are from.
+    title
+        What it is the bill of, for people.
+    budget, before
+        US dollars that the cluster may cost in all, None where there is no limit; and what of them machines
+        have cost that are not in the bill, because another manager had them.
     """
 
     spent: float | None
@@ -134,9 +185,32 @@ class Bill:
     since: float | None = None
     until: float = 0.0
     unknown: tuple[str, ...] = ()
+    sources: tuple[Source, ...] = ()
+    title: str = "Bill"
+    budget: float | None = None
+    before: float = 0.0
 
     def __repr__(self) -> str:
-        return f"<Bill: {self.total} spent, {amount(self.per_hour, self.unknown)} an hour now>"
+        return f"<Bill: {self.summary}>"
+
+    @property
+    def summary(self) -> str:
+        """One line: spent, an hour from now on, and what is left of a budget."""
+        left = (
+            ""
+            if self.left is None or self.budget is None
+            else f", {self._left} of {dollars(self.budget)} left"
+        )
+        return f"{self.total} spent, {amount(self.per_hour, self.unknown)} an hour now{left}"
+
+    @property
+    def left(self) -> float | None:
+        """US dollars that are left of the budget; None where there is none."""
+        return None if self.budget is None else self.budget - self.before - (self.spent or 0.0)
+
+    @property
+    def _left(self) -> str:
+        return dollars(max(0.0, self.left or 0.0))
 
     @property
     def total(self) -> str:
@@ -148,11 +222,50 @@ class Bill:
 
     def as_json(self) -> dict[str, Any]:
         """The bill for programs: plain dictionaries, lists and numbers."""
-        document = dataclasses.asdict(self)
+        document = {**dataclasses.asdict(self), "left": self.left}
         document["parts"] = dict(self.parts)
-        for name in ("lines", "left_out", "notes", "unknown"):
+        for name in ("lines", "left_out", "notes", "unknown", "sources"):
             document[name] = list(document[name])
         return {"currency": "USD", **document}
+
+    def json(self) -> str:
+        """The same as text."""
+        return json.dumps(self.as_json(), indent=2) + "\n"
+
+    def text(self) -> str:
+        """The bill for people, as plain text that fits 80 columns where its words are no longer."""
+        from rich.console import Console
+
+        console = Console(file=io.StringIO(), width=TEXT_COLUMNS, color_system=None)
+        console.print(receipt(self, self.title), soft_wrap=False)
+        drawn: str = console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO
+        return "".join(f"{line.rstrip()}\n" for line in drawn.strip().splitlines())
+
+    def html(self) -> str:
+        """The bill for people, as a page of its own."""
+        return PAGE.format(title=html.escape(self.title), body=self._repr_html_())
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the bill as text, JSON or HTML, by the ending of its file; folders are made, and `~` is yours.
+
+        Returns
+        -------
+        Path
+            Of the file, which is there whole or not at all.
+
+        Raises
+        ------
+        ConfigError
+            For another ending.
+        OSError
+            When it cannot be written.
+        """
+        file = checked_path(path)
+        written = {".txt": self.text, ".json": self.json, ".html": self.html}[file.suffix]()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        fresh = file.with_name(f".{file.name}.{os.getpid()}")
+        fresh.write_text(written, encoding="utf-8")
+        return fresh.replace(file)
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{html.escape(name)}</th>" for name in HEADINGS)
@@ -160,10 +273,12 @@ class Bill:
             "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells(line)) + "</tr>"
             for line in self.lines
         )
-        words = "".join(f"<br>{html.escape(sentence)}" for sentence in remarks(self))
+        said = [*filter(None, [period(self)]), *remarks(self)]
+        words = "".join(f"<br>{html.escape(sentence)}" for sentence in said)
         return (
+            f"<h4>{html.escape(self.title)}</h4>"
             f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-            f"<p><b>{self.total}</b> spent, {amount(self.per_hour, self.unknown)} an hour now{words}</p>"
+            f"<p><b>{html.escape(self.summary)}</b>{words}</p>"
         )
 
 
@@ -278,6 +393,7 @@ def bill(seen: Iterable[tuple[Machine, Rate]], now: float) -> Bill:
         since=min((m.billed_from for m, _ in seen if m.billed_from is not None), default=None),
         until=now,
         unknown=_once(word for line in lines for word in line.unknown),
+        sources=_once(rate.source for _, rate in seen if rate.source is not None),
     )
 
 
@@ -309,11 +425,39 @@ def _total(amounts: Iterable[float | None]) -> float | None:
     return math.fsum(known) if any(known) or len(known) == len(every) else None
 
 
-def _once(texts: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(texts))
+def _once(things: Iterable[T]) -> tuple[T, ...]:
+    return tuple(dict.fromkeys(things))
 
 
 HEADINGS = ("machines", "kind", "billed", "now", "an hour", "spent")
+TEXT_COLUMNS = 80
+PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 50em; margin: 2em auto; padding: 0 1em }}
+table {{ border-collapse: collapse; display: block; overflow-x: auto }}
+th, td {{ text-align: left; padding: .2em .8em .2em 0; border-bottom: 1px solid #ccc; white-space: nowrap }}
+</style>
+<body>{body}</body>
+</html>
+"""
+
+
+def checked_path(path: str | os.PathLike[str], option: str = "path") -> Path:
+    """The file of a receipt, whose ending says how it is written.
+
+    Raises
+    ------
+    ConfigError
+        When it does not.
+    """
+    file = Path(path).expanduser()
+    if file.suffix not in ENDINGS:
+        raise ConfigError(f"{option}={str(path)!r} must end with one of {', '.join(ENDINGS)}.")
+    return file
 
 
 def dollars(value: float) -> str:
@@ -360,7 +504,25 @@ def remarks(bill: Bill) -> list[str]:
         said.insert(0, f"Its price is unknown, so it is not in it: {', '.join(bill.unknown)}.")
     if bill.left_out:
         said.append(f"Not in it: {', '.join(bill.left_out)}.")
+    if bill.budget is not None:
+        said.append(f"Of a budget of {dollars(bill.budget)}, {bill._left} are left.")  # noqa: SLF001  its words
+    if bill.before:
+        said.append(
+            f"Before this manager came, the cluster had cost {dollars(bill.before)} that is not in it."
+        )
+    for source in bill.sources:
+        said.append(f"By the prices of {source.name} of {source.date}{source.url and f': {source.url}'}")
+        said += filter(None, [source.stale(bill.until)])
     return said
+
+
+def period(bill: Bill) -> str:
+    """From when until when it is, by the cloud's clock; empty when nothing has billed."""
+    return "" if bill.since is None else f"From {_moment(bill.since)} to {_moment(bill.until)}."
+
+
+def _moment(when: float) -> str:
+    return f"{dt.datetime.fromtimestamp(when, dt.UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def receipt(bill: Bill, title: str = "Bill") -> RenderableType:
@@ -372,7 +534,7 @@ def receipt(bill: Bill, title: str = "Bill") -> RenderableType:
     table = Table(
         title=title, title_justify="left", caption_justify="left", show_footer=True, box=SIMPLE_HEAD
     )
-    table.caption = Text("\n".join(remarks(bill)))
+    table.caption = Text("\n".join([*filter(None, [period(bill)]), *remarks(bill)]))
     footers = ["total", "", "", "", amount(bill.per_hour, bill.unknown), bill.total]
     for heading, footer in zip(HEADINGS, footers, strict=True):
         number = heading in {"billed", "now", "an hour", "spent"}

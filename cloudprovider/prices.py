@@ -11,7 +11,7 @@ import re
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from cloudprovider.bill import Rate
+from cloudprovider.bill import Rate, Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,6 +30,7 @@ __all__ = [
     "gce_price",
     "gce_prices",
     "gce_rate",
+    "source",
 ]
 
 ARCHITECTURES = ("X86_64", "ARM64")
@@ -44,6 +45,8 @@ LEFT_OUT = (
 )
 #: A volume bills by the part of a month for which it is there: https://aws.amazon.com/ebs/pricing/
 MONTH_HOURS = 730
+#: Whose prices a table has.
+NAMES = {"fargate": "AWS Fargate", "ec2": "Amazon EC2", "gcp": "Google Compute Engine", "azure": "Azure"}
 #: A machine type of Compute Engine or a VM size of Azure, with the number in the middle for which both have families.
 GCE_TYPE = re.compile(r"(.*?-)(\d+g?|micro|small|medium)(-.*|)")
 AZURE_SIZE = re.compile(r"Standard_(\D+)(\d+)(.*)")
@@ -60,6 +63,16 @@ def table(name: str) -> dict[str, Any]:
 def dated(name: str) -> str:
     """The day on which a table's prices were read."""
     return str(table(name)["date"])
+
+
+@functools.cache
+def source(name: str, region: str = "", market: str = "on-demand") -> Source:
+    """What a bill says of a table's prices; a region, and a market, may have been read on days of their own."""
+    known = table(name)
+    there = known["regions"].get(region, {}).get("date", known["date"])
+    date = known.get("spot_date", there) if market == "spot" else there
+    published = next(one["url"] for one in known["sources"] if re.search("on.demand", one["what"]))
+    return Source(name=NAMES[name], date=date, url=published)
 
 
 def fargate_price(region: str, *path: str) -> Any:
@@ -128,6 +141,7 @@ def fargate_rate(
         left_out=LEFT_OUT,
         notes=tuple([f"Spot prices move: these are of {dated('fargate')}."] if moving else []),
         unknown=tuple(unknown),
+        source=source("fargate", region),
     )
 
 
@@ -202,6 +216,7 @@ def ec2_rate(
         left_out=LEFT_OUT,
         notes=tuple(_ec2_notes(instance_type, market if "machine" in parts else "")),
         unknown=tuple(unknown),
+        source=source("ec2", region),
     )
 
 
@@ -286,7 +301,7 @@ def gce_rate(
         "disk": (there.get(disk_type), f"{disk_type} disks in {region}", disk_gib / MONTH_HOURS),
         "public IPv4": (address, f"public addresses in {region}", int(public)),
     }
-    return _rate(known, market, priced)
+    return _rate("gcp", region, market, priced)
 
 
 def azure_prices(region: str, market: str = "on-demand") -> Mapping[str, float]:
@@ -351,15 +366,16 @@ def azure_rate(
         "disk": (month, f"{disk_type} disks in {region}", bool(disk_gib) / MONTH_HOURS),
         "public IPv4": (known["public_ipv4"], "public addresses", int(public)),
     }
-    return _rate(known, market, priced)
+    return _rate("azure", region, market, priced)
 
 
 def _rate(
-    known: Mapping[str, Any], market: str, priced: Mapping[str, tuple[float | None, str, float]]
+    cloud: str, region: str, market: str, priced: Mapping[str, tuple[float | None, str, float]]
 ) -> Rate:
     """The Rate of parts, each with its price, what it is called when that is unknown, and how much there is of it."""
     there_is = {what: part for what, part in priced.items() if part[2]}
     moving = market == "spot" and priced["machine"][0] is not None
+    known = table(cloud)
     return Rate.of(
         {what: price * many for what, (price, _, many) in there_is.items() if price is not None},
         minimum_s=known["minimum_s"],
@@ -368,6 +384,7 @@ def _rate(
             [f"Spot prices move: these are of {known.get('spot_date', known['date'])}."] if moving else []
         ),
         unknown=tuple(name for price, name, _ in there_is.values() if price is None),
+        source=source(cloud, region, market),
     )
 
 
