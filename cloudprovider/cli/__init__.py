@@ -21,6 +21,7 @@ __all__ = ["cloud"]
 #: Where each command is.
 COMMANDS = {
     "demo": "cloudprovider.cli.offline:demo",
+    "doctor": "cloudprovider.cli.doctor:doctor",
     "down": "cloudprovider.cli.ending:down",
     "emulate": "cloudprovider.emulator.__main__:emulate",
     "list": "cloudprovider.cli.looking:list_clusters",

@@ -24,7 +24,7 @@ from cloudprovider.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-__all__ = ["AWS", "because", "code", "translate"]
+__all__ = ["AWS", "ahead", "because", "code", "translate"]
 
 #: Seconds by which two clocks may seem to differ that are the same: an answer's date has whole ones.
 SAME_CLOCK_S = 5.0
@@ -211,6 +211,12 @@ class AWS:
     def partition(self) -> str:
         """`aws`, `aws-cn` and the like."""
         return str(self._session().get_partition_for_region(self.region))
+
+    @property
+    def source(self) -> str:
+        """From where the credentials are, as botocore calls it, such as `env` or `sso`; empty without any."""
+        found = self._session().get_credentials()
+        return str(found.method) if found else ""
 
     def client(self, service: str) -> Any:
         """The client of a service, made once: making one costs 40 ms, reusing it nothing."""
@@ -407,8 +413,8 @@ def translate(
 def _of_service(error: Any, region: str, policy: str, now: float | None) -> CloudError:
     """What a service's refusal is."""
     said = str(error.response.get("Error", {}).get("Message", "")) or code(error)
-    if code(error) in SKEWED and abs(ahead := _ahead(error.response, now)) > SKEW_S:
-        minutes, side = f"{abs(ahead) / 60:.0f} minutes", "slow" if ahead > 0 else "fast"
+    if code(error) in SKEWED and abs(skew := ahead(error.response, now)) > SKEW_S:
+        minutes, side = f"{abs(skew) / 60:.0f} minutes", "slow" if skew > 0 else "fast"
         return CredentialsError(
             f"AWS refused {getattr(error, 'operation_name', 'a call')} in {region} ({code(error)}), for this "
             f"computer's clock is {minutes} {side}: set it right, best by NTP, and try again."
@@ -416,7 +422,7 @@ def _of_service(error: Any, region: str, policy: str, now: float | None) -> Clou
     return _refusal(getattr(error, "operation_name", "a call"), region, code(error), said, policy)
 
 
-def _ahead(response: Mapping[str, Any], now: float | None) -> float:
+def ahead(response: Mapping[str, Any], now: float | None) -> float:
     """Seconds by which the clock of whoever answered is ahead of ours, as far as the answer says."""
     said = response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
     try:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudprovider import prices
 from cloudprovider.errors import CloudError
+from cloudprovider.providers._aws_quotas import Share, quotas
 from cloudprovider.providers._calls import side_by_side
 from cloudprovider.providers._machine_types import Catalogue, Choice, MachineType, ranked_zones, wishes_of
 from cloudprovider.providers._vm_config import ARCHITECTURES
@@ -23,10 +24,20 @@ from cloudprovider.providers._vm_config import ARCHITECTURES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from cloudprovider.provider import Quota
     from cloudprovider.providers._aws import AWS
     from cloudprovider.providers._ec2_config import EC2Config
 
-__all__ = ["EC2", "Choice", "InstanceType", "choose_all", "quota_code", "ranked_zones", "spot_prices"]
+__all__ = [
+    "EC2",
+    "Choice",
+    "InstanceType",
+    "choose_all",
+    "quota_code",
+    "quotas_of",
+    "ranked_zones",
+    "spot_prices",
+]
 
 #: Where prices are known best; where a region has none, types are ranked by these.
 KNOWN = "us-east-1"
@@ -209,6 +220,31 @@ def quota_code(instance_type: str, market: str) -> str | None:
     if market == "spot" and family == "p" and generation not in {"2", "3", "4"}:
         family += generation
     return QUOTAS[market].get(family)
+
+
+def quotas_of(
+    aws: AWS, sizes: Mapping[str, tuple[str, float]], role: str, markets: Sequence[str]
+) -> Sequence[Quota]:
+    """The account's limits on vCPUs for a role's machines, one for each market; empty where one is not known.
+
+    Parameters
+    ----------
+    aws
+        The session.
+    sizes
+        By role, the name of its type and its vCPUs.
+    role, markets
+        Whose machines, and from where they may come.
+    """
+    codes = {name: quota_code(kind, "on-demand") for name, (kind, _) in sizes.items()}
+    (kind, vcpu), shares = sizes[role], []
+    for market in markets:
+        if (quota := quota_code(kind, market)) is None:
+            return ()
+        beside = role != "scheduler" and market == "on-demand" and codes[role] == codes["scheduler"]
+        taken = float(sizes["scheduler"][1]) if beside else 0.0
+        shares.append(Share(code=quota, each=float(vcpu), taken=taken))
+    return quotas(aws, "ec2", shares)
 
 
 def parsed(answer: Mapping[str, Any]) -> InstanceType:

@@ -249,21 +249,11 @@ class EC2Provider(Provider):
 
     def quotas(self, role: str = "worker") -> Sequence[Quota]:
         """The account's vCPUs for the types of a role, in each of its markets."""
-        from cloudprovider.providers._aws_quotas import Share, quotas
-        from cloudprovider.providers._ec2_types import quota_code
+        from cloudprovider.providers._ec2_types import quotas_of
 
         self._planned.wait(PLAN_S)  # it is asked beside prepare(), which chooses the types first
-        codes = {name: quota_code(self._made.kinds[name].types[0], "on-demand") for name in _aws_names.ROLES}
-        kind, shares = self._made.kinds[role], []
-        for market in self.config.markets(role):
-            shared_with_scheduler = (
-                role != "scheduler" and market == "on-demand" and codes[role] == codes["scheduler"]
-            )
-            taken = float(self._made.kinds["scheduler"].vcpu) if shared_with_scheduler else 0.0
-            if (quota := quota_code(kind.types[0], market)) is None:
-                return ()
-            shares.append(Share(code=quota, each=float(kind.vcpu), taken=taken))
-        return quotas(self.aws, "ec2", shares)
+        sizes = {name: (kind.types[0], kind.vcpu) for name, kind in self._made.kinds.items()}
+        return quotas_of(self.aws, sizes, role, self.config.markets(role))
 
     def now(self) -> float:
         """The time by AWS's clock, as its last answer said."""
