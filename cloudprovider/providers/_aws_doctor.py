@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cloudprovider.config import listed
-from cloudprovider.doctor import Check, of_error, ok, problem, unknown, warning
+from cloudprovider.doctor import of_error, ok, problem, unknown, warning
 from cloudprovider.errors import CloudError, CredentialsError
 from cloudprovider.providers import _aws_rehearsal as rehearsal
 from cloudprovider.providers import _aws_simulation as simulation
@@ -19,10 +18,10 @@ from cloudprovider.providers._aws_landing import GROUP, LOG_GROUP, network_of, s
 from cloudprovider.providers._calls import side_by_side
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import date
 
-    from cloudprovider.doctor import Finding
+    from cloudprovider.doctor import Check, Finding
     from cloudprovider.providers._aws import AWS
     from cloudprovider.providers._aws_landing import Network
 
@@ -70,59 +69,31 @@ def checks(provider: Any, today: date | None = None) -> list[Check]:
     return kind(provider, today).checks()
 
 
-class Doctor:
-    """Looks at an account on AWS; what a service has of its own is a subclass's.
+class Doctor(shared.Doctor):
+    """Looks at an account on AWS; what a service has of its own is a subclass's."""
 
-    Parameters
-    ----------
-    provider
-        Whose Config says what is wanted.
-    today
-        From when the age of tables is told.
-    """
-
+    extra = "aws"
     #: The policy of whoever starts clusters; its landing's and its tunnel's are called after it.
     policy: str
-    table: str
 
     def __init__(self, provider: Any, today: date | None = None) -> None:
-        self.provider, self.config, self.today = provider, provider.config, today
+        super().__init__(provider, today)
         self.aws: AWS = provider.aws
         self.account = self.arn = ""
         self.network: Network | None = None
 
-    def checks(self) -> list[Check]:
-        """In the order in which findings are told."""
-        after: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
+    def looks(self) -> list[tuple[str, Callable[[], Iterable[Finding]]]]:
+        """What is asked of every account."""
+        return [
             ("permissions", self.permissions),
             ("landing", self.landing),
             ("network", self.networks),
             *self.more(),
-            ("machines", partial(shared.machines, self.provider)),
-            ("leftovers", partial(shared.leftovers, self.provider)),
-        ]
-        tool = [Check(topic="tunnel", look=partial(shared.tool, self.plugin))] if self.config.tunnel else []
-        return [
-            Check(topic="credentials", look=self.credentials),
-            *(Check(topic=topic, look=look, after="credentials") for topic, look in after),
-            *tool,
-            *shared.own(
-                self.provider,
-                extra="aws",
-                table=self.table,
-                architecture=self.architecture,
-                today=self.today,
-            ),
         ]
 
     # -- what a service has of its own -----------------------------------------------------------------
 
-    @property
-    def architecture(self) -> str | None:
-        """Of the machines; None where it is not settled here."""
-        return self.config.architecture.lower() if self.config.architecture else None
-
-    def more(self) -> list[tuple[str, Callable[[], Iterator[Finding]]]]:
+    def more(self) -> list[tuple[str, Callable[[], Iterable[Finding]]]]:
         """Further checks, by topic."""
         raise NotImplementedError
 
@@ -342,16 +313,6 @@ class Doctor:
             "Leave out public=False, or make a NAT gateway and a route to it (`aws ec2 create-nat-gateway`), "
             "or endpoints and an image in ECR.",
         )
-
-    # -- how many ----------------------------------------------------------------------------------------
-
-    def quotas(self, ask: Callable[[Any], Sequence[Any]]) -> Iterator[Finding]:
-        """What the account's limits allow in each market; `ask` asks with options of one market."""
-        chosen = self.config.markets("worker")
-        for market in ("on-demand", "spot"):
-            config = dataclasses.replace(self.config, spot=market == "spot")
-            wanted = -(-self.config.n_workers // (self.config.workers_per_machine or 1))
-            yield from shared.quotas(ask(config), market, wanted, chosen=market in chosen)
 
 
 def default_routes(tables: Sequence[Mapping[str, Any]], subnet: str) -> list[Mapping[str, Any]]:

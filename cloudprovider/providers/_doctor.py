@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
 import time
@@ -19,7 +20,22 @@ if TYPE_CHECKING:
     from cloudprovider.doctor import Finding
     from cloudprovider.provider import Machine, Provider, Quota
 
-__all__ = ["clock", "images", "leftovers", "machines", "named", "quota", "tables", "tool", "versions"]
+    Look = Callable[[], Iterable[Finding]]
+
+__all__ = [
+    "ASKEW_S",
+    "Doctor",
+    "address",
+    "clock",
+    "images",
+    "leftovers",
+    "machines",
+    "named",
+    "quotas",
+    "tables",
+    "tool",
+    "versions",
+]
 
 OURS, RUNTIME = "dask-cloud", "dask-cloud-runtime"
 #: Days after which the prices of a table may have moved.
@@ -257,15 +273,70 @@ def _moment(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def own(
-    provider: Provider, *, extra: str, table: str, architecture: str | None, today: date | None = None
-) -> list[Check]:
-    """The checks that ask no cloud."""
-    config = provider.config
-    day = today or datetime.fromtimestamp(time.time(), UTC).date()
-    return [
-        Check(topic="versions", look=lambda: versions(extra)),
-        Check(topic="image", look=lambda: images(config, architecture)),
-        Check(topic="address", look=lambda: address(config)),
-        Check(topic="prices", look=lambda: tables(table, day)),
-    ]
+class Doctor:
+    """Looks at an account for clusters of one provider; what a cloud has of its own is a subclass's.
+
+    Parameters
+    ----------
+    provider
+        Whose Config says what is wanted; nothing is ever made with it.
+    today
+        From when the age of tables is told; None for this day.
+    """
+
+    #: Of our own package, the extra with the cloud's SDK.
+    extra: str
+    #: The price table.
+    table: str
+
+    def __init__(self, provider: Any, today: date | None = None) -> None:
+        self.provider, self.config = provider, provider.config
+        self.today = today or datetime.fromtimestamp(time.time(), UTC).date()
+
+    def checks(self) -> list[Check]:
+        """In the order in which findings are told."""
+        after = [
+            *self.looks(),
+            ("machines", lambda: machines(self.provider)),
+            ("leftovers", lambda: leftovers(self.provider)),
+        ]
+        here: list[tuple[str, Look]] = [
+            *([("tunnel", lambda: tool(self.plugin))] if self.config.tunnel else []),
+            ("versions", lambda: versions(self.extra)),
+            ("image", lambda: images(self.config, self.architecture)),
+            ("address", lambda: address(self.config)),
+            ("prices", lambda: tables(self.table, self.today)),
+        ]
+        return [
+            Check(topic="credentials", look=self.credentials),
+            *(Check(topic=topic, look=look, after="credentials") for topic, look in after),
+            *(Check(topic=topic, look=look) for topic, look in here),
+        ]
+
+    @property
+    def architecture(self) -> str | None:
+        """Of the machines; None where their types say it."""
+        named = self.config.architecture
+        if named is None and getattr(self.config, "instance_type", None) is None:
+            return "x86_64"
+        return named.lower() if named else None
+
+    def credentials(self) -> Iterator[Finding]:
+        """Whose they are, and whether the cloud takes them; and what time it is there."""
+        raise NotImplementedError
+
+    def looks(self) -> list[tuple[str, Look]]:
+        """What else is asked of the cloud, by topic."""
+        raise NotImplementedError
+
+    def plugin(self) -> str:
+        """The program that tunnels go through."""
+        raise NotImplementedError
+
+    def quotas(self, ask: Callable[[Any, str], Sequence[Quota]]) -> Iterator[Finding]:
+        """What the account's limits allow in each market; `ask` is asked with the options that order from it."""
+        chosen = self.config.markets("worker")
+        wanted = -(-self.config.n_workers // (self.config.workers_per_machine or 1))
+        for market in ("on-demand", "spot"):
+            config = dataclasses.replace(self.config, spot=market == "spot")
+            yield from quotas(ask(config, market), market, wanted, chosen=market in chosen)

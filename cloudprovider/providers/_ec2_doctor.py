@@ -15,7 +15,7 @@ from cloudprovider.providers._aws_landing import LOG_GROUP
 from cloudprovider.providers._ec2_types import quotas_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from cloudprovider.doctor import Finding
     from cloudprovider.providers._ec2_images import MachineImage
@@ -30,7 +30,7 @@ class EC2Doctor(Doctor):
     policy = "aws-ec2"
     table = "ec2"
 
-    def more(self) -> list[tuple[str, Callable[[], Iterator[Finding]]]]:
+    def more(self) -> list[tuple[str, Callable[[], Iterable[Finding]]]]:
         """Which types there would be, and how many of them."""
         return [("types", self.types)]
 
@@ -43,8 +43,8 @@ class EC2Doctor(Doctor):
             role: (choice.types[0].name, float(choice.types[0].vcpu)) for role, choice in choices.items()
         }
 
-        def ask(config: Any) -> Any:
-            return quotas_of(self.aws, sizes, "worker", config.markets("worker"))
+        def ask(_: Any, market: str) -> Any:
+            return quotas_of(self.aws, sizes, "worker", [market])
 
         try:
             yield from self.quotas(ask)

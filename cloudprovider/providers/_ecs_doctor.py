@@ -11,7 +11,7 @@ from cloudprovider.providers._aws_doctor import Doctor
 from cloudprovider.providers._aws_landing import LOG_GROUP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from cloudprovider.doctor import Finding
 
@@ -29,13 +29,13 @@ class ECSDoctor(Doctor):
         """Whether tasks run on no machines of the user's."""
         return bool(self.config.compatibility == "FARGATE")
 
-    def more(self) -> list[tuple[str, Callable[[], Iterator[Finding]]]]:
+    def more(self) -> list[tuple[str, Callable[[], Iterable[Finding]]]]:
         """Quotas on Fargate, container instances elsewhere."""
         if self.fargate:
             return [("quotas", partial(self.quotas, self._limits))]
         return [("capacity", self.capacity)]
 
-    def _limits(self, config: Any) -> Any:
+    def _limits(self, config: Any, _: str) -> Any:
         return type(self.provider)(config, self.provider.identity).quotas()
 
     def capacity(self) -> Iterator[Finding]:

@@ -122,6 +122,13 @@ class GCP:
             )
         return found
 
+    @property
+    def who(self) -> str:
+        """Who calls, as far as the credentials say: an account's email, or else what kind they are of."""
+        found = self._credentials()[0]
+        email = getattr(found, "service_account_email", "") or getattr(found, "account", "")
+        return str(email or f"somebody with {type(found).__module__} credentials")
+
     # -- Compute Engine --------------------------------------------------------------------------------
 
     def client(self, name: str) -> Any:

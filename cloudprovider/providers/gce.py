@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cloudprovider import templates
 from cloudprovider.config import listed
 from cloudprovider.errors import CapacityError, CloudError, CredentialsError, QuotaError
-from cloudprovider.provider import Created, Machine, Provider, Quota, State, Swept
+from cloudprovider.provider import Created, Machine, Provider, State, Swept
 from cloudprovider.providers import _gce_boot, _vm_boot
 from cloudprovider.providers import _gce_ends as ends
 from cloudprovider.providers import _gce_landing as land
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cloudruntime.boot import Boot
 
     from cloudprovider.bill import Rate
-    from cloudprovider.provider import Identity
+    from cloudprovider.provider import Identity, Quota
     from cloudprovider.tunnel import Tunnel
 
 __all__ = ["GCEProvider", "GCPConfig", "policy"]
@@ -229,38 +229,18 @@ class GCEProvider(Provider):
     def quotas(self, role: str = "worker") -> Sequence[Quota]:
         """The region's quotas on what the machines of a role take, the tightest in each of its markets."""
         self._planned.wait(PLAN_S)  # it is asked beside prepare(), which chooses the types first
-        found = []
-        limits = {one.metric: one.limit for one in self._place().quotas}
-        scheduler = self._usage("scheduler", "on-demand", limits) if role != "scheduler" else {}
-        for market in self.config.markets(role):
-            shares = {name: each for name, each in self._usage(role, market, limits).items() if each}
-            known = [
-                self._quota(metric, limits[metric], each, scheduler.get(metric, 0.0))
-                for metric, each in shares.items()
-                if metric in limits
-            ]
-            if not known:
-                return ()
-            found.append(min(known, key=lambda quota: quota.machines))
-        return found
+        from cloudprovider.providers._gce_quotas import Limits
 
-    def _usage(self, role: str, market: str, limits: Mapping[str, float]) -> dict[str, float]:
-        """What one machine takes of each of the region's quotas."""
-        addresses = wire.is_outside(self.config, role, nat=self._made.landing.nat)
-        own = self._made.kinds[role].shares(market, limits)
-        return {**own, "INSTANCES": 1.0, "IN_USE_ADDRESSES": float(addresses)}
-
-    def _quota(self, metric: str, limit: float, each: float, taken: float) -> Quota:
-        where = f"https://console.cloud.google.com/iam-admin/quotas?project={self.gcp.project}"
-        return Quota(
-            name=f"{metric} in {self.gcp.region}",
-            limit=limit,
-            unit="vCPU" if metric.endswith("CPUS") else metric.lower().replace("_", " "),
-            each=each,
-            taken=taken,
-            advice=f"Ask for more at {where}, or use fewer or smaller machines.",
+        plan = self._made
+        limits = Limits(
+            project=self.gcp.project,
+            region=self.gcp.region,
+            known=Limits.of(self._place()),
+            kinds=plan.kinds,
+            nat=plan.landing.nat,
         )
 
+        return limits.quotas(self.config, role, self.config.markets(role))
     def now(self) -> float:
         """The time by Google's clock, as its last answer said."""
         return self.gcp.now()
