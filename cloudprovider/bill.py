@@ -318,11 +318,19 @@ class Meter:
         with self._lock:
             self._closed = now
 
-    def bill(self, now: float | None = None) -> Bill:
-        """The bill until `now`, in seconds since the epoch; default: the clock."""
+    def bill(self, now: float | None = None, begun: Mapping[str, float] | None = None) -> Bill:
+        """The bill until `now`, in seconds since the epoch; default: the clock.
+
+        Parameters
+        ----------
+        begun
+            By id, since when machines are taken to bill of which the cloud has not said it.
+        """
         with self._lock:
             seen = [(self._ended(machine), rate) for machine, rate in self._seen.values()]
             until = self._closed
+        if begun:
+            seen = [(_begun(machine, begun.get(machine.id)), rate) for machine, rate in seen]
         if until is None:
             until = time.time() if now is None else now
         return bill(seen, max([until, *(moment for machine, _ in seen for moment in _moments(machine))]))
@@ -334,6 +342,12 @@ class Meter:
             return machine
         ended = max(machine.billed_from, min(guesses))
         return dataclasses.replace(machine, ended=ended, state=State.gone)
+
+
+def _begun(machine: Machine, when: float | None) -> Machine:
+    if when is None or machine.billed_from is not None or machine.state is State.gone:
+        return machine
+    return dataclasses.replace(machine, billed_from=when)
 
 
 def _moments(machine: Machine) -> list[float]:
@@ -519,6 +533,11 @@ def remarks(bill: Bill) -> list[str]:
 def period(bill: Bill) -> str:
     """From when until when it is, by the cloud's clock; empty when nothing has billed."""
     return "" if bill.since is None else f"From {_moment(bill.since)} to {_moment(bill.until)}."
+
+
+def clock_time(when: float) -> str:
+    """A time of day for people, by the cloud's clock."""
+    return f"{dt.datetime.fromtimestamp(when, dt.UTC):%H:%M:%S} UTC"
 
 
 def _moment(when: float) -> str:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from cloudruntime.boot import Boot, Leases
 
 from cloudprovider import tags as ledger
+from cloudprovider.bill import checked_path
 from cloudprovider.budget import amount_of
 from cloudprovider.errors import ConfigError
 from cloudprovider.provider import Identity
@@ -148,6 +149,9 @@ class Config:
     budget
         What the cluster may cost in all, such as `"25 USD"`: it ends in time, also when nobody looks.
         Default: no limit.
+    receipt
+        File to which the receipt is written on close, as text, JSON or a page by its ending: `.txt`, `.json`
+        or `.html`. `{name}` in it is the cluster's name. Default: none.
     start_timeout
         How long the scheduler may take from its order to its first answer.
     tags
@@ -193,6 +197,7 @@ class Config:
     network_timeout: str | float = "5 minutes"
     max_lifetime: str | float = "24 hours"
     budget: str | float | None = None
+    receipt: str | None = None
     start_timeout: str | float = "10 minutes"
     tags: Mapping[str, str] = field(default_factory=dict)
     security: Any = True
@@ -293,6 +298,8 @@ class Config:
             raise ConfigError("max_lifetime must be longer than nothing.")
         if self.budget is not None:
             amount_of(self.budget)
+        if self.receipt is not None:
+            checked_path(self.receipt, "receipt")
 
     def _check_environment(self) -> None:
         for key, value in self.environment.items():

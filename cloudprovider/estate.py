@@ -16,7 +16,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from cloudprovider import access, security
-from cloudprovider.bill import Meter, duration
+from cloudprovider.bill import Bill, Meter, duration
 from cloudprovider.blackbox import why
 from cloudprovider.config import seconds
 from cloudprovider.errors import AccessError, CloudError, CloudWarning, QuotaError
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from cloudruntime.boot import Boot
 
-    from cloudprovider.bill import Bill
+    from cloudprovider.bill import Rate
     from cloudprovider.blackbox import Why
     from cloudprovider.config import Config
     from cloudprovider.events import Events
@@ -73,6 +73,7 @@ class Estate:
         self._scheduler: Machine | None = None
         self._limits = Limits(lambda: self.provider.quotas("worker"))
         self._meter = Meter()
+        self._rates: dict[tuple[str, str, str, str | None], Rate] = {}
         self._settled: set[str] = set()  # of ended machines, those of which the cloud has said all it will
         self._next_look = time.monotonic() + LOOK_S
         self._stopping = threading.Event()
@@ -298,12 +299,52 @@ class Estate:
     def committed(self) -> Bill:
         """The same, with what an hour of every machine costs that was ordered, also while it boots."""
         live = [machine for machine in self._ever() if machine.state is not State.gone]
-        per_hour = sum(self.provider.rate(machine).per_hour for machine in live)
+        per_hour = sum(self._rate(machine).per_hour for machine in live)
         return dataclasses.replace(self.cost(), per_hour=per_hour)
+
+    def known(self) -> Bill:
+        """What it has cost until now by what is known here: the cloud is not asked.
+
+        A machine that runs, and of which the cloud has not said since when it bills, counts from its order.
+        """
+        if self._provider is None:
+            return Bill(spent=0.0, per_hour=0.0)
+        now, ever = self._provider.now(), self._ever()
+        booting = {*self._fleet.not_arrived()} if self._fleet else set()
+        priced = [(machine, rate) for machine in ever if (rate := self._rates.get(_priced_by(machine)))]
+        for machine, rate in priced:
+            self._meter.see(machine, rate, now)
+        up = {m.id: m.created for m in ever if m.state is State.running or m.id not in booting}
+        bill = self._meter.bill(now, up)
+        if new := len(ever) - len(priced):
+            bill = dataclasses.replace(bill, notes=(*bill.notes, f"{new} machines are too new to be in it."))
+        return bill
+
+    def price(self) -> None:
+        """Learn what an hour of each machine costs, so that `known` has its price; some clouds are asked."""
+        try:
+            self._read_meter()
+        except CloudError as error:
+            logger.info("What machines cost could not be read: %s", error)
+
+    def _rate(self, machine: Machine) -> Rate:
+        if (rate := self._rates.get(by := _priced_by(machine))) is None:
+            rate = self._rates[by] = self.provider.rate(machine)
+        return rate
 
     def _read_meter(self) -> None:
         for machine in self._ever():
-            self._meter.see(machine, self.provider.rate(machine), self.provider.now())
+            self._meter.see(machine, self._rate(machine), self.provider.now())
+
+    @property
+    def begun(self) -> bool:
+        """Whether a machine of it was ordered, or found."""
+        return self._scheduler is not None
+
+    @property
+    def removed(self) -> bool:
+        """Whether all of it is gone."""
+        return self._removed.is_set()
 
     @property
     def paid(self) -> str:
@@ -398,8 +439,13 @@ class Estate:
         described = self._provider.describe(unsettled) if unsettled else []
         self._note(described, asked=unsettled)
         for machine in [*self._ever(), *described]:
-            self._meter.see(machine, self._provider.rate(machine), self._provider.now())
+            self._meter.see(machine, self._rate(machine), self._provider.now())
         if swept.left:
             self.events.emit(Phase.closing, f"Left for the next sweep: {', '.join(swept.left)}.")
         self._meter.close(self._provider.now())
         self._removed.set()
+
+
+def _priced_by(machine: Machine) -> tuple[str, str, str, str | None]:
+    """What a machine's price depends on, within one cluster."""
+    return machine.role, machine.kind, machine.market, machine.zone
