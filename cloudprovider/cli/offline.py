@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 
 import click
 
@@ -32,6 +31,7 @@ POLICIES = (
     "gcp",
     "gcp-landing",
     "gcp-machine",
+    "gcp-scheduler",
     "gcp-tunnel",
 )
 
@@ -59,14 +59,22 @@ def policy(name: str, region: str, account: str, resource_group: str) -> None:
     "--cloud", "name", type=click.Choice([*STAGES]), default="fargate", show_default=True, help="Which."
 )
 @click.option("--keep", is_flag=True, help="Leave the embedded cloud up and print how to connect.")
-@click.option("--json", "report", type=click.Path(dir_okay=False), help="Write the report to a file.")
+@click.option(
+    "--json",
+    "report",
+    is_flag=False,
+    flag_value="-",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    metavar="[FILE]",
+    help="The report for programs, on stdout or into a file.",
+)
 def demo(name: str, report: str | None, *, keep: bool) -> None:
     """Start a cluster on an embedded cloud, compute, scale, lose a spot worker, see the bill."""
     from cloudprovider.demo import run
 
-    result = run(name, keep=keep)
+    result = run(name, keep=keep, aside=report == "-")
     if report:
-        Path(report).write_text(
-            json.dumps(dataclasses.asdict(result), indent=2, default=str), encoding="utf-8"
-        )
+        text = json.dumps(dataclasses.asdict(result), indent=2, default=str)
+        with click.open_file(report, "w", encoding="utf-8") as file:
+            click.echo(text, file=file)
     raise SystemExit(0 if result.ok else 1)

@@ -56,6 +56,10 @@ class GCPConfig(VMConfig):
     service_account
         Email of a service account of yours under which code on the machines runs; no roles are given to it.
         Default: one that is made once for the project and may do little.
+    scheduler_service_account
+        Email of a service account of yours for the scheduler's machine of an `autonomous` cluster, whose manager orders
+        and ends machines; no roles are given to it. Default: one that is made once for the project, and may do that for
+        this cluster's machines alone.
     machine_image
         Image of yours, or its family, with systemd, cloud-init and a container engine, as
         `projects/P/global/images/NAME` or `projects/P/global/images/family/NAME`.
@@ -81,6 +85,7 @@ class GCPConfig(VMConfig):
     subnetwork: str | None = None
     host_project: str | None = None
     service_account: str | None = None
+    scheduler_service_account: str | None = None
     machine_image: str | None = None
     gpu_type: str | None = None
     disk_type: str | None = None
@@ -96,8 +101,16 @@ class GCPConfig(VMConfig):
                 raise ConfigError(
                     f"{option}={named!r} is no project's id: `gcloud projects list` shows it, beside its name and number."
                 )
-        if self.service_account is not None and "@" not in self.service_account:
-            raise ConfigError(f"service_account={self.service_account!r} must be its email address.")
+        for option in ("service_account", "scheduler_service_account"):
+            email = getattr(self, option)
+            if email is not None and "@" not in email:
+                raise ConfigError(f"{option}={email!r} must be its email address.")
+        if self.autonomous and self.service_account and not self.scheduler_service_account:
+            raise ConfigError(
+                "autonomous=True lets the scheduler's machine start others under service_account=, on which no roles are "
+                "given here: pass scheduler_service_account=, one that may. "
+                "`dask cloud policy gcp-scheduler` prints what it needs."
+            )
         if self.gpu_type is not None and not self.gpu:
             raise ConfigError(f"gpu_type={self.gpu_type!r} is what gpu= counts: pass both.")
         if taken := sorted(OURS & set(self.instance_args)):

@@ -13,7 +13,7 @@ from cloudprovider.providers import _gce_boot, _vm_diagnosis
 from cloudprovider.providers import _gce_names as names
 from cloudprovider.providers import _gce_wire as wire
 from cloudprovider.providers._calls import moments, side_by_side
-from cloudprovider.providers._gce_landing import change_policy
+from cloudprovider.providers._gce_rights import change_policy, is_of
 from cloudprovider.providers._gcp_errors import because
 from cloudprovider.providers._vm_diagnosis import causes
 
@@ -184,12 +184,12 @@ def _remove_secret(gcp: GCP, name: str) -> list[str]:
 
 def _remove_binding(gcp: GCP, cluster: str) -> list[str]:
     """Take back what let machines end the cluster's; who may not has not given it either."""
-    title, removed = f"dask-{cluster}", list[str]()
+    removed = list[str]()
 
     def without(policy: dict[str, Any]) -> bool:
         there = policy.get("bindings", [])
-        kept = [one for one in there if not _is_of(one, title)]
-        removed[:] = [title] if len(kept) < len(there) else []
+        kept = [one for one in there if not is_of(one, cluster)]
+        removed[:] = [str(one["condition"]["title"]) for one in there if is_of(one, cluster)]
         policy["bindings"] = kept
         return bool(removed)
 
@@ -198,14 +198,6 @@ def _remove_binding(gcp: GCP, cluster: str) -> list[str]:
     except CredentialsError:
         return []
     return removed
-
-
-def _is_of(binding: Mapping[str, Any], title: str) -> bool:
-    ours = str(binding.get("role", "")).endswith(f"/roles/{names.MACHINE_ROLE}")
-    return ours and binding.get("condition", {}).get("title") == title
-
-
-# -- what others left ----------------------------------------------------------------------------------------
 
 
 def clusters(gcp: GCP) -> list[str]:

@@ -10,6 +10,8 @@ __all__ = [
     "ACCOUNT",
     "MACHINE_ROLE",
     "ROLES",
+    "SCHEDULER_ACCOUNT",
+    "SCHEDULER_ROLE",
     "TAG",
     "cluster_of",
     "firewall",
@@ -26,6 +28,8 @@ TAG = "dask-machine"
 ACCOUNT = "dask-machine"
 #: The custom role with which it may read secrets, write logs, and end machines.
 MACHINE_ROLE = "daskMachine"
+#: The same of the schedulers' machines of autonomous clusters, which order and end machines.
+SCHEDULER_ACCOUNT, SCHEDULER_ROLE = "dask-scheduler", "daskScheduler"
 #: Characters of a worker's name that chance draws: a label's, with no cluster's name before them.
 ALPHABET, DRAWN = string.ascii_lowercase + string.digits, 6
 

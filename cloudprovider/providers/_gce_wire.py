@@ -89,6 +89,7 @@ def properties(
         Seconds since the epoch.
     """
     kind, labels = plan.kinds[boot.role], machine_labels(config, identity, boot)
+    account = plan.landing.scheduler if boot.role == "scheduler" else plan.landing.account
     known = {
         **METADATA,
         "block-project-ssh-keys": "TRUE",
@@ -106,7 +107,7 @@ def properties(
         "metadata": {"items": [{"key": key, "value": value} for key, value in known.items()]},
         "disks": [{"boot": True, "auto_delete": True, "initialize_params": {**image, "labels": labels}}],
         "network_interfaces": [_interface(config, boot, plan)],
-        "service_accounts": [{"email": plan.landing.account, "scopes": [*SCOPES]}],
+        "service_accounts": [{"email": account, "scopes": [*SCOPES]}],
         "scheduling": _scheduling(identity, market, still=kind.gpus > 0, now=now),
         # A driver that is not Google's own may be unsigned.
         "shielded_instance_config": {

@@ -17,6 +17,7 @@ from cloudprovider.providers import _gce_boot, _vm_boot
 from cloudprovider.providers import _gce_ends as ends
 from cloudprovider.providers import _gce_landing as land
 from cloudprovider.providers import _gce_names as names
+from cloudprovider.providers import _gce_rights as rights
 from cloudprovider.providers import _gce_starts as starts
 from cloudprovider.providers import _gce_wire as wire
 from cloudprovider.providers._calls import side_by_side
@@ -117,7 +118,7 @@ class GCEProvider(Provider):
                 partial(starts.make_rule, *mine, landing),
                 partial(starts.store, *mine, "machine", secrets.machine),
                 partial(starts.store, *mine, "client", client, made=True),
-                partial(land.bind, self.gcp, self.config, landing, self.identity),
+                partial(self._bind, landing),
             ]
         )
         return tuple(plan.boots.values())
@@ -228,9 +229,9 @@ class GCEProvider(Provider):
 
     def quotas(self, role: str = "worker") -> Sequence[Quota]:
         """The region's quotas on what the machines of a role take, the tightest in each of its markets."""
-        self._planned.wait(PLAN_S)  # it is asked beside prepare(), which chooses the types first
         from cloudprovider.providers._gce_quotas import Limits
 
+        self._planned.wait(PLAN_S)  # it is asked beside prepare(), which chooses the types first
         plan = self._made
         limits = Limits(
             project=self.gcp.project,
@@ -239,8 +240,8 @@ class GCEProvider(Provider):
             kinds=plan.kinds,
             nat=plan.landing.nat,
         )
-
         return limits.quotas(self.config, role, self.config.markets(role))
+
     def now(self) -> float:
         """The time by Google's clock, as its last answer said."""
         return self.gcp.now()
@@ -271,6 +272,12 @@ class GCEProvider(Provider):
         sweep = partial(ends.sweep, self.gcp, self._host, self.identity.name, LEFT_PATIENCE_S)
         starts.claim(self.gcp, self.config, self.identity, secret, self.list, sweep)
         self._claimed = True
+
+    def _bind(self, landing: land.Landing) -> None:
+        """Give the landing's own accounts what they may do for this cluster."""
+        machine = "" if self.config.service_account else landing.account
+        scheduler = "" if self.config.scheduler_service_account else landing.scheduler
+        rights.bind(self.gcp, machine, scheduler, self.identity, fresh=landing.fresh)
 
     def _short(self, error: CloudError, made: int, count: int) -> CloudError:
         """Why fewer machines came than were asked for, with how many."""
@@ -343,7 +350,7 @@ class GCEProvider(Provider):
 
     def _patiently(self, call: Callable[[], Any], *, fresh: bool) -> Any:
         """Make a call, and again while a service account that was just made is not known everywhere yet."""
-        deadline = time.monotonic() + (land.ACCOUNT_S if fresh else 0.0)
+        deadline = time.monotonic() + (rights.ACCOUNT_S if fresh else 0.0)
         while True:
             try:
                 return call()
@@ -351,7 +358,7 @@ class GCEProvider(Provider):
                 unknown = not isinstance(error, CredentialsError) and re.search(NEW_ACCOUNT, str(error))
                 if time.monotonic() > deadline or not unknown:
                     raise
-            time.sleep(land.PAUSE_S)
+            time.sleep(rights.PAUSE_S)
 
     def _properties(self, boot: Boot, market: str) -> dict[str, Any]:
         plan = self._made

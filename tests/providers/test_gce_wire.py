@@ -29,16 +29,18 @@ from cloudprovider.errors import (
 )
 from cloudprovider.provider import Identity, Machine, State
 from cloudprovider.providers import _gce_ends, _gce_names, _gce_tunnel, _gcp, _gcp_errors
-from cloudprovider.providers import _gce_landing as land
+from cloudprovider.providers import _gce_rights as rights
 from cloudprovider.providers import _gce_wire as wire
 from cloudprovider.providers._gce_config import GCPConfig
+from cloudprovider.providers._gce_landing import Landing
 from cloudprovider.providers._gce_plan import Kind, Plan
 
 IDENTITY = Identity(name="it", owner="me", created=1_800_000_000, expires=1_800_086_400)
 ZONES = ("us-central1-a", "us-central1-b", "us-central1-c")
-LANDING = land.Landing(
+LANDING = Landing(
     network="projects/my-project/global/networks/default",
     account="dask-machine@my-project.iam.gserviceaccount.com",
+    scheduler="dask-scheduler@my-project.iam.gserviceaccount.com",
     zones=ZONES,
 )
 KIND = Kind(
@@ -113,7 +115,7 @@ def test_a_machine_has_all_it_needs_at_birth():
     assert "data" == body["labels"]["team"]
     assert body["labels"] == body["disks"][0]["initializeParams"]["labels"]
     assert body["disks"][0]["autoDelete"]
-    assert [LANDING.account] == [account["email"] for account in body["serviceAccounts"]]
+    assert [LANDING.scheduler] == [account["email"] for account in body["serviceAccounts"]]
     known = {item["key"]: item["value"] for item in body["metadata"]["items"]}
     assert ("TRUE", "TRUE", "#cloud-config") == (
         known["block-project-ssh-keys"],
@@ -260,18 +262,30 @@ def test_a_plan_that_is_too_large_is_refused():
 # -- what a machine may do ------------------------------------------------------------------------------------
 
 
-def may(cluster: str, machine: str, at: float = 1_800_000_000.0) -> bool:
+def holds(binding, kind: str, name: str, at: float) -> bool:
     import datetime as dt
 
-    who = dataclasses.replace(IDENTITY, name=cluster)
-    binding = land.binding_of("my-project", LANDING.account, who)
     return Condition(binding["condition"]["expression"]).holds(
-        {
-            "resource.type": "compute.googleapis.com/Instance",
-            "resource.name": f"projects/my-project/zones/us-central1-a/instances/{machine}",
-            "request.time": dt.datetime.fromtimestamp(at, dt.UTC),
-        }
+        {"resource.type": kind, "resource.name": name, "request.time": dt.datetime.fromtimestamp(at, dt.UTC)}
     )
+
+
+def may(cluster: str, machine: str, at: float = 1_800_000_000.0) -> bool:
+    who = dataclasses.replace(IDENTITY, name=cluster)
+    binding = rights.binding_of("my-project", LANDING.account, who)
+    name = f"projects/my-project/zones/us-central1-a/instances/{machine}"
+    return holds(binding, "compute.googleapis.com/Instance", name, at)
+
+
+def scheduler_may(cluster: str, kind: str, name: str, at: float = 1_800_000_000.0) -> bool:
+    who = dataclasses.replace(IDENTITY, name=cluster)
+    [own] = [
+        binding
+        for binding in rights.scheduler_bindings("my-project", LANDING.scheduler, who)
+        if binding["role"].endswith("/daskScheduler")
+    ]
+    path = f"projects/my-project/zones/us-central1-a/{kind.lower()}s/{name}"
+    return holds(own, f"compute.googleapis.com/{kind}", path, at)
 
 
 @pytest.mark.parametrize("cluster", ["a", "a-b", "a-w", "a-w-b", "scheduler"])
@@ -281,6 +295,34 @@ def test_a_machine_may_end_its_own_cluster_s_only(cluster):
         for machine in [f"dask-{other}-scheduler", f"dask-{other}-w-x1y2z3"]:
             assert (other == cluster) is may(cluster, machine), (cluster, machine)
     assert not may(cluster, "web-server")
+
+
+@pytest.mark.parametrize("cluster", ["a", "a-b", "a-w", "a-w-b", "scheduler"])
+def test_an_autonomous_scheduler_may_order_its_own_cluster_s_only(cluster):
+    """Its manager orders and ends the machines of its cluster, with their disks, and none of another's."""
+    for other in ["a", "a-b", "a-w", "a-w-b", "scheduler", "b"]:
+        for kind in ("Instance", "Disk"):
+            worker = f"dask-{other}-w-x1y2z3"
+            assert (other == cluster) is scheduler_may(cluster, kind, worker), (cluster, kind, worker)
+        scheduler = f"dask-{other}-scheduler"
+        assert (other == cluster) is scheduler_may(cluster, "Instance", scheduler), (cluster, scheduler)
+    assert not scheduler_may(cluster, "Instance", "web-server")
+    assert not scheduler_may(cluster, "Disk", "web-server")
+    assert not scheduler_may(cluster, "Instance", f"dask-{cluster}-w-x1y2z3", IDENTITY.expires + 2 * 86_400)
+
+
+def test_an_autonomous_scheduler_reads_its_own_cluster_s_keys_only():
+    """Of the secrets that people read it may read its own cluster's."""
+    wanted = rights.scheduler_bindings("my-project", LANDING.scheduler, IDENTITY)
+    kind = "secretmanager.googleapis.com/SecretVersion"
+    may_read = {
+        cluster
+        for cluster in ("it", "it-too", "other")
+        for binding in wanted
+        if binding["role"].endswith("secretAccessor")
+        and holds(binding, kind, f"projects/1/secrets/dask-{cluster}-client/versions/1", 1.8e9)
+    }
+    assert {"it"} == may_read
 
 
 def test_what_a_machine_may_do_ends_with_its_cluster():
@@ -293,11 +335,13 @@ def test_policies_keep_what_others_wrote():
     """Bindings are added once, in place of older ones of the same cluster, and others' stay."""
     others = {"role": "roles/owner", "members": ["user:a@example.com"]}
     policy = {"bindings": [others]}
-    wanted = land.bindings("my-project", LANDING.account, IDENTITY)
-    assert land._with(policy, wanted)
-    assert not land._with(policy, wanted)
-    later = land.bindings("my-project", LANDING.account, dataclasses.replace(IDENTITY, expires=1_900_000_000))
-    assert land._with(policy, later)
+    wanted = rights.bindings("my-project", LANDING.account, IDENTITY)
+    assert rights._with(policy, wanted)
+    assert not rights._with(policy, wanted)
+    later = rights.bindings(
+        "my-project", LANDING.account, dataclasses.replace(IDENTITY, expires=1_900_000_000)
+    )
+    assert rights._with(policy, later)
     assert [others, *later] == policy["bindings"]
 
 
@@ -466,10 +510,15 @@ def test_only_what_may_pass_is_tried_again():
 
 def test_without_rights_the_commands_are_printed():
     """Who may not give roles is told what somebody else runs, which gives no more than machines need."""
-    text = land.commands("my-project")
+    text = rights.commands("my-project")
     assert 2 == text.count("gcloud iam")
     assert 3 == text.count("gcloud projects add-iam-policy-binding my-project")
     assert "service_account='dask-machine@my-project.iam.gserviceaccount.com'" in text
+    both = rights.commands("my-project", autonomous=True)
+    assert text.split("runs, once:")[1].split("and you pass")[0].strip() in both
+    assert 5 == both.count("gcloud iam")
+    assert "--role roles/iam.serviceAccountUser" in both
+    assert "scheduler_service_account='dask-scheduler@my-project.iam.gserviceaccount.com'" in both
 
 
 @pytest.mark.parametrize(
