@@ -5,11 +5,13 @@ from __future__ import annotations
 import enum
 import math
 import time
+import zlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cloudprovider.errors import AccessError, BootError
+from cloudprovider import __version__
+from cloudprovider.errors import AccessError, BootError, CloudError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -17,11 +19,10 @@ if TYPE_CHECKING:
     from cloudruntime.boot import Boot
 
     from cloudprovider.bill import Rate
-    from cloudprovider.errors import CloudError
     from cloudprovider.security import Secrets
     from cloudprovider.tunnel import Tunnel
 
-__all__ = ["Created", "Identity", "Machine", "Provider", "Quota", "State", "Swept", "contact"]
+__all__ = ["Created", "Identity", "Machine", "Provider", "Quota", "State", "Swept", "contact", "find"]
 
 #: Where a scheduler listens, and where its machine's TLS front does, unless its address says otherwise.
 SCHEDULER_PORT, FRONT_PORT = 8786, 8787
@@ -260,6 +261,10 @@ class Provider(ABC):
     def logs(self, id: str, lines: int = 100) -> str:
         """The last log lines of one machine, dead or alive; empty when there are none yet."""
 
+    def ended(self, cluster: str) -> Sequence[Machine]:  # noqa: ARG002  a cloud that forgets at once has none
+        """Machines of a cluster that have ended, by tag, as far as the cloud still knows whose they were."""
+        return []
+
     def rate(self, machine: Machine) -> Rate:  # noqa: ARG002  a cloud's own price depends on it
         """What a machine costs while it bills; nothing, where machines cost nothing."""
         from cloudprovider.bill import Rate
@@ -292,3 +297,27 @@ class Provider(ABC):
         """What to tell the user of a machine that ended before Dask answered on it."""
         why = machine.reason or "the cloud gave no reason"
         return BootError(f"The {machine.role} {machine.id} ended before Dask answered on it: {why}.", logs)
+
+
+def find(provider: Provider) -> Secrets:
+    """`attach`, where what another version wrote down is told in a sentence.
+
+    Raises
+    ------
+    CloudError
+        As `attach` does, and when there is a cluster whose records cannot be read.
+    """
+    try:
+        secrets = provider.attach()
+        for role in ("scheduler", "worker"):
+            provider.boot(role)
+    except CloudError:
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError, zlib.error) as error:
+        name = provider.identity.name
+        raise CloudError(
+            f"Cluster {name!r} was made by another version of dask-cloud, and {__version__} cannot read what that "
+            f"one wrote down ({type(error).__name__}: {error}). `dask cloud down {name}` ends it; to use it, install "
+            "the version that made it."
+        ) from error
+    return secrets

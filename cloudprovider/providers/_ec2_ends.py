@@ -16,7 +16,7 @@ from cloudprovider.providers._ec2_plan import PARTS
 from cloudprovider.providers._vm_diagnosis import causes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from cloudprovider.provider import Machine, Swept
     from cloudprovider.providers._aws import AWS
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "clusters",
     "console",
+    "dead",
     "delete_templates",
     "described",
     "diagnosis",
@@ -100,7 +101,19 @@ def _tolerant(call: Callable[..., dict[str, Any]], ids: Sequence[str]) -> dict[s
 
 def living(aws: AWS, cluster: str | None) -> list[dict[str, Any]]:
     """The instances of a cluster, or of all, that are there or may start again."""
-    filters = [*shared.tag_filter(cluster), {"Name": "instance-state-name", "Values": list(wire.ALIVE)}]
+    return _in_state(aws, cluster, wire.ALIVE)
+
+
+def dead(aws: AWS, cluster: str) -> list[dict[str, Any]]:
+    """The instances of a cluster that have ended, while EC2 remembers them and their tags.
+
+    https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/how-ec2-instance-termination-works.html
+    """
+    return _in_state(aws, cluster, ("shutting-down", "terminated"))
+
+
+def _in_state(aws: AWS, cluster: str | None, states: Iterable[str]) -> list[dict[str, Any]]:
+    filters = [*shared.tag_filter(cluster), {"Name": "instance-state-name", "Values": [*states]}]
     page = {"PageSize": MAX_IDS}
     found = aws.pages("ec2", "describe_instances", "Reservations", Filters=filters, PaginationConfig=page)
     return _instances(found)
@@ -123,14 +136,13 @@ def sweep(aws: AWS, cluster: str, patience_s: float) -> Swept:
         ending=partial(_ending, aws, cluster),
         unfinished=partial(_unfinished, aws),
         patience_s=patience_s,
+        profiles=True,
     )
 
 
 def _ending(aws: AWS, cluster: str) -> list[str]:
     """Instances that are on their way out, by whomever they were ended."""
-    filters = [*shared.tag_filter(cluster), {"Name": "instance-state-name", "Values": ["shutting-down"]}]
-    found = aws.pages("ec2", "describe_instances", "Reservations", Filters=filters)
-    return [instance["InstanceId"] for instance in _instances(found)]
+    return [instance["InstanceId"] for instance in _in_state(aws, cluster, ["shutting-down"])]
 
 
 def _unfinished(aws: AWS, ids: Collection[str]) -> list[str]:

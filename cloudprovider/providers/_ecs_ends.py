@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cloudprovider.provider import Identity, Machine, Swept
     from cloudprovider.providers._aws import AWS
 
-__all__ = ["clusters", "diagnosis", "expired", "stop", "sweep", "tasks_of"]
+__all__ = ["clusters", "diagnosis", "expired", "stop", "stopped", "sweep", "tasks_of"]
 
 MAX_DESCRIBE = 100  # DescribeTasks
 NO_CLUSTER = ("ClusterNotFoundException",)
@@ -156,6 +156,17 @@ def living(aws: AWS, ecs_clusters: Sequence[str], cluster: str | None) -> list[d
             continue  # somebody else's ECS cluster, of which we may know nothing
         found |= {task["taskArn"]: task for task in tasks_of(aws, place, ids, include=["TAGS"])}
     return list(found.values())
+
+
+def stopped(aws: AWS, ecs_clusters: Sequence[str], cluster: str) -> list[dict[str, Any]]:
+    """The tasks of a cluster that were told to stop, or stopped, within about the last hour.
+
+    https://docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-errors.html
+    """
+    found = [
+        (place, _listed(aws, place, startedBy=cluster, desiredStatus="STOPPED")) for place in ecs_clusters
+    ]
+    return [task for place, ids in found for task in tasks_of(aws, place, ids, include=["TAGS"])]
 
 
 def tasks_of(aws: AWS, ecs_cluster: str, ids: Collection[str], **request: Any) -> list[dict[str, Any]]:

@@ -166,9 +166,12 @@ def replaced(config: TaskConfig, definition: Mapping[str, Any]) -> tuple[TaskCon
 
 
 def place_of(definition: Mapping[str, Any]) -> str:
-    """The ECS cluster that a task definition was registered for; empty when it is none of ours."""
+    """The ECS cluster that a task definition was registered for; empty when it is none of ours, or does not say."""
     labels = definition["containerDefinitions"][0].get("dockerLabels", {})
-    return Landing.loads(json.loads(labels[PLACED])["landing"]).ecs_cluster if PLACED in labels else ""
+    try:
+        return Landing.loads(json.loads(labels[PLACED])["landing"]).ecs_cluster
+    except (LookupError, TypeError, ValueError):  # another version's: its cluster is listed all the same
+        return ""
 
 
 def boot_of(definition: Mapping[str, Any]) -> Boot:

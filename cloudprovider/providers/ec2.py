@@ -191,6 +191,10 @@ class EC2Provider(Provider):
         found = self._noted(wire.machine(instance) for instance in ends.living(self.aws, cluster))
         return [machine for machine in found if machine.state is not State.gone]
 
+    def ended(self, cluster: str) -> Sequence[Machine]:
+        """Machines of a cluster that have ended, for as long as EC2 remembers them: about an hour."""
+        return [*map(wire.machine, ends.dead(self.aws, cluster))]
+
     def sweep(self, cluster: str) -> Swept:
         """Remove everything of this cluster, machines first; the landing stays."""
         if self._claimed is False and cluster == self.identity.name:

@@ -458,6 +458,12 @@ class ECSProvider(Provider):
             if machine.state is not State.gone and machine.cluster and cluster in {None, machine.cluster}
         ]
 
+    def ended(self, cluster: str) -> Sequence[Machine]:
+        """Machines of a cluster that have ended, for as long as ECS remembers them: about an hour."""
+        tasks = ends.stopped(self.aws, self._places(cluster), cluster)
+        found = [wire.machine(task) for task in tasks if task["launchType"] == self.config.compatibility]
+        return [machine for machine in found if machine.cluster == cluster and machine.state is State.gone]
+
     def sweep(self, cluster: str) -> Swept:
         """Remove everything of this cluster, machines first; the landing stays."""
         if self._claimed is False and cluster == self.identity.name:

@@ -213,12 +213,20 @@ class LocalProvider(Provider):
 
     def list(self, cluster: str | None = None) -> list[Machine]:
         homes = [self._home(cluster)] if cluster else self._homes()
-        found = [
-            self._describe(home.name, path.stem)
-            for home in homes
-            for path in sorted((home / "machines").glob("*.json"))
+        return [m for m in self._all(homes) if m.state is not State.gone]
+
+    def ended(self, cluster: str) -> Sequence[Machine]:
+        return [
+            dataclasses.replace(m, ended=self._log(cluster, m.id).stat().st_mtime)  # until then it wrote
+            for m in self._all([self._home(cluster)])
+            if m.state is State.gone
         ]
-        return [m for m in found if m and m.state is not State.gone]
+
+    def _all(self, homes: Sequence[Path]) -> Sequence[Machine]:
+        paths = [
+            (home.name, path.stem) for home in homes for path in sorted((home / "machines").glob("*.json"))
+        ]
+        return [found for cluster, id in paths if (found := self._describe(cluster, id))]
 
     def sweep(self, cluster: str) -> Swept:
         home = self._home(cluster)
@@ -252,7 +260,7 @@ class LocalProvider(Provider):
         return over
 
     def logs(self, id: str, lines: int = 100) -> str:
-        path = self._home(self.identity.name) / "logs" / f"{id}.log"
+        path = self._log(self.identity.name, id)
         try:
             return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
         except FileNotFoundError:
@@ -270,7 +278,7 @@ class LocalProvider(Provider):
             "created": time.time(),
             **_place(boot.role),
         }
-        with (home / "logs" / f"{id}.log").open("wb") as log:
+        with self._log(home.name, id).open("wb") as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", "cloudruntime"],
                 env=process_environment(boot, record),
@@ -313,6 +321,9 @@ class LocalProvider(Provider):
 
     def _home(self, cluster: str) -> Path:
         return self.config.root / cluster
+
+    def _log(self, cluster: str, id: str) -> Path:
+        return self._home(cluster) / "logs" / f"{id}.log"
 
     def _homes(self) -> Sequence[Path]:
         return sorted(path.parent for path in self.config.root.glob("*/tags.json"))
