@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 import logging
@@ -15,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from cloudprovider.emulator import aws_faults, wire, wire_xml
 from cloudprovider.emulator.aws_control import AWSControl, instance_machine, task_machine
+from cloudprovider.emulator.aws_policy import Need
 from cloudprovider.emulator.ecs_checks import check_parameter
 from cloudprovider.emulator.profiles import EC2_UNFILTERED, UNFILTERED, Bucket
 from cloudprovider.emulator.records import Call
@@ -57,6 +59,8 @@ WARM = {
 HOSTS = ("ec2", "autoscaling")
 
 REGION = "us-east-1"
+#: The access key of the account itself, which may do everything.
+ROOT = "AKIAEMULATEDCLOUD000"
 
 
 @dataclass
@@ -136,6 +140,8 @@ class AWS:
     def __init__(self, account: Account) -> None:
         self._moto = import_moto()
         self._moto.reset(account.network)
+        from cloudprovider.emulator.aws_rights import Rights
+        from cloudprovider.emulator.aws_simulate import Simulator
         from cloudprovider.emulator.ec2_api import EC2
         from cloudprovider.emulator.ecs import ECS
         from cloudprovider.emulator.imds import Metadata
@@ -145,7 +151,8 @@ class AWS:
 
         self.account = account
         self.ecs = ECS(account)
-        self.principals = Principals()
+        self.principals = Principals(ROOT)
+        self._rights = Rights()
         self.sessions = Sessions(self.ecs)
         quotas = Quotas(account)
         self.ec2 = EC2(account, quotas)
@@ -153,6 +160,7 @@ class AWS:
         self._own: dict[str, Any] = {
             "ecs": self.ecs,
             "ec2": self.ec2,
+            "iam": Simulator(),
             "service-quotas": quotas,
             "ssm": self.sessions,
             "sts": self.principals,
@@ -174,7 +182,7 @@ class AWS:
         """What a process needs in its environment to use it."""
         return {
             "AWS_ENDPOINT_URL": self.account.endpoint,
-            "AWS_ACCESS_KEY_ID": "AKIAEMULATEDCLOUD000",
+            "AWS_ACCESS_KEY_ID": ROOT,
             "AWS_SECRET_ACCESS_KEY": "emulated",
             "AWS_DEFAULT_REGION": REGION,
             "AWS_REGION": REGION,
@@ -218,18 +226,20 @@ class AWS:
         start = time.time()
         profile = self.account.profile
         request = wire.Request("unknown", "", path)
-        error = ""
+        error, denied = "", ""
+        needed: list[Need] = []
         try:
             request = wire.read(headers, path, body)
             latency_s = profile.latencies.get(f"{request.service}:{request.operation}", profile.latency_s)
             time.sleep(latency_s * self.account.timers.scale)
+            self._admit(request, headers, needed)
             status, fields, content = self._answered(request, method, path, headers, body, caller)
             error = wire.error_code(request, content) if status >= 400 else ""  # noqa: PLR2004
         except NoAnswer:
             error = "NoAnswer"
             raise
         except AWSError as refusal:
-            error = refusal.code
+            error, denied = refusal.code, getattr(refusal, "need", Need(action="")).action
             request = request if refusal.request is None else refusal.request
             status, fields, content = _refusal(request, refusal)
         except NotImplementedError:
@@ -247,19 +257,27 @@ class AWS:
                 start=start,
                 end=time.time(),
                 error=error,
+                needs=[dataclasses.asdict(need) | {"unknown": None} for need in needed],
+                denied=denied,
             )
             self.calls.append(call)
         return status, fields, content
 
-    def _answered(
-        self, request: Request, method: str, path: str, headers: Mapping[str, str], body: bytes, caller: str
-    ) -> Answer:
+    def _admit(self, request: Request, headers: Mapping[str, str], needed: list[Need]) -> None:
+        """Refuse a call that its caller may not make, and note what it needs."""
         if request.region and request.region not in self._regions:
             raise NoAnswer  # there is no such host
         faults = self.account.faults
         aws_faults.refuse_late(faults, request, headers.get("X-Amz-Date", ""))
-        aws_faults.refuse(faults, request, person=self.principals.who(request.key) is None)
-        self.principals.check(request)
+        with self.account.lock:
+            who = self.principals.who(request)
+            aws_faults.refuse(faults, request, person=who is None)
+            needed += self._rights.check(request, who)
+
+    def _answered(
+        self, request: Request, method: str, path: str, headers: Mapping[str, str], body: bytes, caller: str
+    ) -> Answer:
+        faults = self.account.faults
         if not self._in_time(request):
             raise aws_faults.throttled(request)
         after = faults.hit("error-after-effect", request)

@@ -28,12 +28,16 @@ class AWSControl:
             ("POST", "container-instances"): self._add_container_instance,
             ("GET", "ecs"): self._metadata,
             ("GET", "sessions"): self._session,
+            ("POST", "logins"): self._login,
             ("POST", "inside"): self._enter,
             ("DELETE", "inside"): self._leave,
         }
 
     def _add_container_instance(self, _: str, given: dict[str, Any]) -> Any:
         return {"id": self._aws.ecs.instances.add(**given)}
+
+    def _login(self, rest: str, given: dict[str, Any]) -> Any:
+        return self._aws.principals.login(given["policies"], rest)
 
     def _session(self, rest: str, _: Any) -> Any:
         """Where whoever takes up a session is to connect from: the network of its machine."""

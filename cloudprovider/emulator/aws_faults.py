@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING
 
-from cloudprovider.emulator.permissions import missing
+from cloudprovider.emulator.aws_rights import check
 from cloudprovider.emulator.refusals import denied
 from cloudprovider.emulator.wire import AWSError
 
@@ -72,8 +72,7 @@ def refuse(faults: Faults, request: Request, *, person: bool = True) -> None:
     if faults.hit("denied", request):
         raise denied(request)
     for policy in faults.of("policy") if person else ():
-        if lacking := missing(request, policy.allowed):
-            raise denied(request, *lacking)
+        check(request, policy.allowed)
     if faults.hit("throttle", request):
         raise throttled(request)
     if fault := faults.hit("error", request):

@@ -271,6 +271,17 @@ def _pools(region: str, configs: list[Document]) -> list[Pool]:
     return pools
 
 
+def orders(region: str, given: Mapping[str, Any]) -> list[Document]:
+    """What RunInstances would be asked for in each pool of a fleet, in each of its markets."""
+    target = given.get("TargetCapacitySpecification") or {"TotalTargetCapacity": 0}
+    markets = [*_capacities(target)] or ["on-demand"]
+    return [
+        _asked(pool, market, given)
+        for pool in _pools(region, given["LaunchTemplateConfigs"])
+        for market in markets
+    ]
+
+
 def _asked(pool: Pool, market: str, given: Mapping[str, Any]) -> Document:
     """What RunInstances would be asked for instances of a pool."""
     id, version = pool.template

@@ -255,10 +255,37 @@ class Emulator:
     def _environ(self) -> dict[str, str]:
         return dict(self._ask("GET", "environ"))
 
+    def login(self, *policies: str | Mapping[str, Any], name: str = "somebody") -> dict[str, str]:
+        """Make somebody who may do what policies allow and nothing else; what a process needs to be them.
+
+        The credentials of `environ` are the account's own, which may do everything.
+
+        Parameters
+        ----------
+        *policies
+            As JSON, or what that says: policy documents on AWS, roles with `includedPermissions` on Google Cloud,
+            role definitions on Azure. None: they may do nothing.
+        name
+            What the user, service account or application is called.
+
+        Examples
+        --------
+        >>> with cloud.active(cloud.login(policy)):  # doctest: +SKIP
+        ...     FargateCluster()
+        """
+        given = [one if isinstance(one, str) else json.dumps(one) for one in policies]
+        return {**self.environ, **self._ask("POST", f"logins/{name}", {"policies": given})}
+
     @contextlib.contextmanager
-    def active(self) -> Iterator[Self]:
-        """Use it in this process for a block: `os.environ` is as `environ` says, and restored afterwards."""
-        before, own = dict(os.environ), self.environ
+    def active(self, environ: Mapping[str, str] | None = None) -> Iterator[Self]:
+        """Use it in this process for a block: `os.environ` is as `environ` says, and restored afterwards.
+
+        Parameters
+        ----------
+        environ
+            What `login` returned. Default: the account's own.
+        """
+        before, own = dict(os.environ), self.environ if environ is None else {**environ}
         hidden = [name for name in before if any(fnmatchcase(name, one) for one in self._hidden)]
         for name in hidden:
             del os.environ[name]

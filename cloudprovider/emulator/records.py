@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["Call", "EmulatedMachine", "LedgerEntry"]
 
@@ -26,6 +26,11 @@ class Call:
         Seconds since the epoch when the request had arrived and when its answer was ready.
     error
         The error code that was answered; empty when it succeeded.
+    needs
+        All that the caller's policies had to allow for it, each with its `action`, `resource` and `context`. Empty
+        for calls of the account itself, which may do everything.
+    denied
+        The first that they did not allow; empty when they allowed all.
     """
 
     service: str
@@ -33,6 +38,8 @@ class Call:
     start: float
     end: float
     error: str = ""
+    needs: Sequence[Mapping[str, Any]] = ()
+    denied: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 from cloudprovider.emulator.account import ACCOUNT
-from cloudprovider.emulator.permissions import needed
+from cloudprovider.emulator.aws_needs import action, needs
+from cloudprovider.emulator.aws_policy import Need, Unevaluated
 from cloudprovider.emulator.wire import AWSError
 
 if TYPE_CHECKING:
@@ -27,34 +28,78 @@ CODES = {
 PERSON = f"arn:aws:sts::{ACCOUNT}:user/moto"
 
 
-def denied(request: Request, action: str = "", resource: str = "", who: str = PERSON) -> AWSError:
-    """What the service says to who may not make a call, or may not do what it takes along."""
+class Denied(AWSError):  # noqa: N818  (as AWS calls it)
+    """The refusal of what a caller's policies do not allow."""
+
+    def __init__(self, code: str, message: str, status: int, need: Need) -> None:
+        super().__init__(code, message, status)
+        self.need = need
+
+
+def denied(
+    request: Request,
+    need: Need | None = None,
+    who: str = "",
+    *,
+    kind: str = "identity-based",
+    explicit: bool = False,
+) -> Denied:
+    """What the service says to who may not make a call, or may not do what it takes along.
+
+    Parameters
+    ----------
+    request
+        The call.
+    need
+        What is not allowed. Default: the call's own action.
+    who
+        Who calls. Default: the account.
+    kind
+        Of the policy that does not allow it: `identity-based` or `session`.
+    explicit
+        Whether a statement denies it.
+    """
+    need = need or _first(request)
+    who = who or PERSON
     code, status = CODES.get(request.service, ("AccessDeniedException", 400))
-    first = next(iter(needed(request)), (f"{request.service}:{request.operation}", "*"))
-    action, resource = (action, resource) if action else first
-    where = f" on resource: {resource}" if resource not in ("", "*") else ""
-    why = f"because no identity-based policy allows the {action} action"
-    message = f"User: {who} is not authorized to perform: {action}{where} {why}"
+    where = f" on resource: {need.resource}" if need.resource != "*" else ""
+    why = f"because no {kind} policy allows the {need.action} action"
+    if explicit:
+        why = f"with an explicit deny in {'an' if kind[0] == 'i' else 'a'} {kind} policy"
+    message = f"User: {who} is not authorized to perform: {need.action}{where} {why}"
     if request.service == "ec2":
-        encoded = _encoded(action, resource or "*", who)
         message = (
             f"You are not authorized to perform this operation. {message}. "
-            f"Encoded authorization failure message: {encoded}"
+            f"Encoded authorization failure message: {_encoded(need, who, explicit=explicit)}"
         )
-    return AWSError(code, message, status)
+    return Denied(code, message, status, need)
 
 
-def _encoded(action: str, resource: str, who: str) -> str:
+def _first(request: Request) -> Need:
+    try:
+        return next(needs(request), Need(action=action(request)))
+    except (Unevaluated, AWSError):
+        return Need(action=action(request))
+
+
+def _encoded(need: Need, who: str, *, explicit: bool) -> str:
+    conditions = [
+        {
+            "key": key,
+            "values": {"items": [{"value": one} for one in (value if isinstance(value, list) else [value])]},
+        }
+        for key, value in sorted(need.context.items())
+    ]
     document = {
         "allowed": False,
-        "explicitDeny": False,
+        "explicitDeny": explicit,
         "matchedStatements": {"items": []},
         "failures": {"items": []},
         "context": {
             "principal": {"id": who.rpartition("/")[2], "arn": who},
-            "action": action,
-            "resource": resource,
-            "conditions": {"items": []},
+            "action": need.action,
+            "resource": need.resource,
+            "conditions": {"items": conditions},
         },
     }
     return base64.urlsafe_b64encode(zlib.compress(json.dumps(document).encode())).decode()

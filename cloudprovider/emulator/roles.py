@@ -1,11 +1,11 @@
-"""What IAM lets a role do: whether it may be assumed, and whether its policies allow an action."""
+"""The roles of an account: whether one may be assumed, and what its policies are."""
 
 from __future__ import annotations
 
-import json
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+
+from cloudprovider.emulator import aws_policy
+from cloudprovider.emulator.aws_policy import Need
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,59 +32,34 @@ def profile(account: str, arn: str | None, name: str | None) -> Any | None:
 
 def assumable(role: Any, service: str) -> bool:
     """Whether a role trusts a service."""
-    return any(
-        statement.get("Effect") == "Allow" and _trusts(statement.get("Principal"), service)
-        for statement in _statements([role.assume_role_policy_document])
-    )
+    return any({service, "*"}.intersection(_principals(one, "Service")) for one in _trusting(role))
 
 
-def _trusts(principal: Any, service: str) -> bool:
-    services = principal.get("Service", []) if isinstance(principal, dict) else principal
-    return service in _listed(services) or "*" in _listed(services)
+def trusts(role: Any, account: str, who: str) -> bool:
+    """Whether a role trusts a user or a role of its account, or the account as a whole."""
+    whole = {account, f"arn:aws:iam::{account}:root", who, "*"}
+    return any(whole.intersection(_principals(one, "AWS")) for one in _trusting(role))
 
 
-def allows(policies: Iterable[str | dict[str, Any]], action: str, resource: str) -> bool:
-    """Whether policy documents allow an action on a resource: one that allows, and none that denies.
-
-    Conditions are taken as met. The resource `*` means that it is not known: each pattern then fits.
-    """
-    effects = {
-        statement["Effect"]
-        for statement in _statements(policies)
-        if _concerns(statement, "Action", action.lower())
-        and (resource == "*" or _concerns(statement, "Resource", resource))
-    }
-    return effects == {"Allow"}
+def _trusting(role: Any) -> Iterator[Any]:
+    """Whom a role's trust policy allows to assume it."""
+    for statement in aws_policy.statements([role.assume_role_policy_document]):
+        if statement.get("Effect") == "Allow":
+            yield statement.get("Principal")
 
 
-def policies(role: Any) -> Iterator[str]:
-    """The policy documents of a role, its own and the managed ones."""
-    yield from role.policies.values()
-    for policy in role.managed_policies.values():
+def _principals(principal: Any, kind: str) -> list[Any]:
+    named = principal.get(kind, []) if isinstance(principal, dict) else principal
+    return named if isinstance(named, list) else [named]
+
+
+def allows(documents: Iterable[str], action: str, resource: str) -> bool:
+    """Whether policies allow a service to do something for who has them."""
+    return aws_policy.allows(documents, Need(action=action, resource=resource))
+
+
+def policies(holder: Any) -> Iterator[str]:
+    """The policy documents of a role, a user or a group: its own and the managed ones."""
+    yield from holder.policies.values()
+    for policy in holder.managed_policies.values():
         yield from (version.document for version in policy.versions if version.is_default)
-
-
-def _statements(documents: Iterable[str | dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for document in documents:
-        text = unquote(document) if isinstance(document, str) and document.startswith("%") else document
-        parsed = json.loads(text) if isinstance(text, str) else text
-        yield from _listed(parsed.get("Statement", []))
-
-
-def _concerns(statement: dict[str, Any], key: str, value: str) -> bool:
-    lower = key == "Action"
-    if f"Not{key}" in statement:
-        return not _matches(statement[f"Not{key}"], value, lower=lower)
-    return _matches(statement.get(key, []), value, lower=lower)
-
-
-def _matches(patterns: Any, value: str, *, lower: bool) -> bool:
-    # in IAM only * and ? are wild, in fnmatch also [
-    plain = (pattern.replace("[", "[[]") for pattern in _listed(patterns))
-    return any(fnmatchcase(value, pattern.lower() if lower else pattern) for pattern in plain)
-
-
-def _listed(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return value if isinstance(value, list) else [value]

@@ -13,7 +13,7 @@ from contract import until
 
 from cloudprovider import EC2Cluster
 from cloudprovider import tags as ledger
-from cloudprovider.emulator.permissions import PREFIXES
+from cloudprovider.emulator.aws_needs import PREFIXES
 from cloudprovider.errors import CapacityError, CloudError, ConfigError, CredentialsError, QuotaError
 from cloudprovider.events import Events
 from cloudprovider.fleet import Fleet

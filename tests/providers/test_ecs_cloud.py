@@ -13,7 +13,7 @@ from contract import until
 
 from cloudprovider import FargateCluster
 from cloudprovider import tags as ledger
-from cloudprovider.emulator.permissions import PREFIXES
+from cloudprovider.emulator.aws_needs import PREFIXES
 from cloudprovider.errors import CloudError, ConfigError, CredentialsError, QuotaError
 from cloudprovider.provider import State
 from cloudprovider.providers.ecs import ECSConfig, ECSProvider, FargateConfig, policy
