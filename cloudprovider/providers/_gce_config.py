@@ -101,16 +101,7 @@ class GCPConfig(VMConfig):
                 raise ConfigError(
                     f"{option}={named!r} is no project's id: `gcloud projects list` shows it, beside its name and number."
                 )
-        for option in ("service_account", "scheduler_service_account"):
-            email = getattr(self, option)
-            if email is not None and "@" not in email:
-                raise ConfigError(f"{option}={email!r} must be its email address.")
-        if self.autonomous and self.service_account and not self.scheduler_service_account:
-            raise ConfigError(
-                "autonomous=True lets the scheduler's machine start others under service_account=, on which no roles are "
-                "given here: pass scheduler_service_account=, one that may. "
-                "`dask cloud policy gcp-scheduler` prints what it needs."
-            )
+        self._check_accounts()
         if self.gpu_type is not None and not self.gpu:
             raise ConfigError(f"gpu_type={self.gpu_type!r} is what gpu= counts: pass both.")
         if taken := sorted(OURS & set(self.instance_args)):
@@ -124,6 +115,18 @@ class GCPConfig(VMConfig):
         self._check_zones()
         if any(":" in source for source in self.sources()):
             raise ConfigError(f"allow_from={self.allow_from!r}: machines have IPv4 addresses only.")
+
+    def _check_accounts(self) -> None:
+        for option in ("service_account", "scheduler_service_account"):
+            email = getattr(self, option)
+            if email is not None and "@" not in email:
+                raise ConfigError(f"{option}={email!r} must be its email address.")
+        if self.autonomous and self.service_account and not self.scheduler_service_account:
+            raise ConfigError(
+                "autonomous=True lets the scheduler's machine start others under service_account=, on which no roles are "
+                "given here: pass scheduler_service_account=, one that may. "
+                "`dask cloud policy gcp-scheduler` prints what it needs."
+            )
 
     def _check_zones(self) -> None:
         zones = listed(self.zones)

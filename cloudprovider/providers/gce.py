@@ -28,7 +28,7 @@ from cloudprovider.providers._gcp import GCP, code
 from cloudprovider.security import Secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from cloudruntime.boot import Boot
 
