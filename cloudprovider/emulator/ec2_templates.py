@@ -62,6 +62,8 @@ class Templates:
         tags = tags_by_type(given.get("TagSpecifications", []))
         if unknown := set(tags) - {"launch-template"}:
             raise invalid(f"'{unknown.pop()}' is not a valid taggable resource type for this operation.")
+        if given.get("DryRun"):
+            raise AWSError("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
         made = network.create_launch_template(name, given.get("VersionDescription"), data, tags)
         self._instances.remember(request, token, given, made)
         return {"LaunchTemplate": _told(made)}

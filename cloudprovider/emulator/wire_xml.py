@@ -18,6 +18,7 @@ __all__ = ["Written", "answer", "named", "written"]
 
 NAMESPACES = {
     "ec2": "http://ec2.amazonaws.com/doc/2016-11-15/",
+    "iam": "https://iam.amazonaws.com/doc/2010-05-08/",
     "sts": "https://sts.amazonaws.com/doc/2011-06-15/",
 }
 
