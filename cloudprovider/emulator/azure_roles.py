@@ -154,6 +154,16 @@ class Roles:
                     return True
         return False
 
+    def given(self, object_id: str, scope: str) -> list[Role]:
+        """The roles that a principal has on a scope, by assignments on it or above."""
+        oldest = time.time() - self._delay_s()
+        with self._account.lock:
+            return [
+                self._definitions[one.role].role
+                for one in self._assignments.values()
+                if one.principal == object_id and one.made <= oldest and _within(scope, one.scope)
+            ]
+
     def _delay_s(self) -> float:
         return max((fault.seconds for fault in self._account.faults.of("role-propagation")), default=0.0)
 

@@ -11,6 +11,7 @@ from cloudprovider.emulator import azure_answers, azure_identities, azure_keyvau
 from cloudprovider.emulator.azure_doors import Doors, parent
 from cloudprovider.emulator.azure_identities import Identities
 from cloudprovider.emulator.azure_keyvault import Vaults
+from cloudprovider.emulator.azure_permissions import Permissions
 from cloudprovider.emulator.azure_rights import action, denied
 from cloudprovider.emulator.azure_roles import Roles
 from cloudprovider.emulator.azure_tls import identity
@@ -74,6 +75,7 @@ class AzureServices:
         self.directory = Directory(account, endpoint)
         self.identities = Identities(self.directory, self._has_group)
         self.roles = Roles(account, self.directory, self.require)
+        self._permissions = Permissions(account, self.roles, self.require, self._has_group)
         self._doors = Doors(account, identity().context, self._at_door)
         self.vaults = Vaults(lambda: self.directory.now, self._has_group, self._doors, self.roles.forget)
 
@@ -96,7 +98,8 @@ class AzureServices:
 
         It sets `request.service` and `request.operation`.
         """
-        own = self.roles.handler(request)  # each of these is about a scope of its own
+        # Each of these is about a scope of its own.
+        own = self.roles.handler(request) or self._permissions.handler(request)
         found = own or self.identities.handler(request) or self.vaults.handler(request)
         if found is None:
             return None

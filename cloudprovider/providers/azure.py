@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudprovider import templates
 from cloudprovider.errors import CapacityError, CloudError, QuotaError
-from cloudprovider.provider import Created, Machine, Provider, Quota, State, Swept
+from cloudprovider.provider import Created, Machine, Provider, State, Swept
 from cloudprovider.providers import _azure_boot, _azure_secrets, _vm_boot
 from cloudprovider.providers import _azure_ends as ends
 from cloudprovider.providers import _azure_landing as land
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cloudruntime.boot import Boot
 
     from cloudprovider.bill import Rate
-    from cloudprovider.provider import Identity
+    from cloudprovider.provider import Identity, Quota
     from cloudprovider.providers._azure import Operation
     from cloudprovider.tunnel import Tunnel
 
@@ -263,23 +263,11 @@ class AzureProvider(Provider):
 
     def quotas(self, role: str = "worker") -> Sequence[Quota]:
         """The subscription's cores for the sizes of a role, in each of its markets."""
-        self._planned.wait(PLAN_S)  # it is asked beside prepare(), which chooses the sizes first
-        usages = self.azure.pages("compute", "usage.list", self.config.region)
-        known = {usage["name"]["value"]: usage for usage in usages}
-        markets = self.config.markets(role)
-        tightest = [self._tightest(known, role, market) for market in markets]
-        return tuple(quota for quota in tightest if quota) if all(tightest) else ()
+        from cloudprovider.providers._azure_quotas import Limits
 
-    def _tightest(self, known: dict[str, dict[str, Any]], role: str, market: str) -> Quota | None:
-        """Of the limits that a market's machines count against, the one with least room; None when none is known."""
-        kinds = self._made.kinds
-        taken = kinds["scheduler"].quotas["on-demand"] if role != "scheduler" else {}
-        limits = [
-            _quota(known[name], self.config.region or "", each, taken.get(name, 0))
-            for name, each in kinds[role].quotas[market].items()
-            if name in known
-        ]
-        return min(limits, key=lambda quota: quota.machines, default=None)
+        self._planned.wait(PLAN_S)  # it is asked beside prepare(), which chooses the sizes first
+        limits = Limits.ask(self.azure, self.config.region or "")
+        return limits.quotas(self._made.kinds, role, self.config.markets(role))
 
     def now(self) -> float:
         """The time by Azure's clock, as its last answer said."""
@@ -485,17 +473,3 @@ def _private(interface: dict[str, Any]) -> str | None:
     configurations = interface.get("properties", {}).get("ipConfigurations") or [{}]
     address = configurations[0].get("properties", {}).get("privateIPAddress")
     return str(address) if address else None
-
-
-def _quota(usage: dict[str, Any], region: str, each: int, taken: int) -> Quota:
-    """One limit on cores, as a usage says it."""
-    name = usage["name"].get("localizedValue") or usage["name"]["value"]
-    return Quota(
-        name=f"{name} in {region}",
-        limit=float(usage["limit"]),
-        unit="cores",
-        each=float(each),
-        taken=float(taken),
-        advice="Ask for more at https://portal.azure.com/#view/Microsoft_Azure_Capacity/QuotaMenuBlade, or use "
-        "fewer or smaller machines.",
-    )
