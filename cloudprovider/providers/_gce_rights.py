@@ -178,7 +178,7 @@ def binding_of(project: str, email: str, identity: Identity) -> dict[str, Any]:
 
 
 def scheduler_bindings(project: str, email: str, identity: Identity) -> list[dict[str, Any]]:
-    """What the manager on the scheduler's machine may do: read its cluster's secrets, order and end its machines.
+    """What the manager on the scheduler's machine may do: order and end its cluster's machines.
 
     What it sees of others (lists, networks, images) it sees only.
     """
@@ -187,16 +187,10 @@ def scheduler_bindings(project: str, email: str, identity: Identity) -> list[dic
         'resource.type != "compute.googleapis.com/Disk" || '
         f"{_scheduler(identity)} || {_worker(identity, 'instances')} || {_worker(identity, 'disks')})"
     )
-    secret = (
-        'resource.type == "secretmanager.googleapis.com/SecretVersion" && '
-        f'resource.name.extract("/secrets/{names.secret(identity.name, "client")}/versions/{{id}}") != ""'
-    )
     title = f"dask-{identity.name}/scheduler"
-    reads = _bound(project, "", email, identity, f"{title}/secret", secret)
     return [
         *_basics(email),
         _bound(project, names.SCHEDULER_ROLE, email, identity, title, own),
-        {**reads, "role": SECRETS},
     ]
 
 
@@ -336,11 +330,10 @@ def _by_hand(project: str, email: str, role_id: str, permissions: Sequence[str])
     )
     others = " && ".join(f'resource.type != "compute.googleapis.com/{kind}"' for kind in kinds)
     machines = f"{ours} || {others}" if role_id == names.SCHEDULER_ROLE else ours
-    reads = READS.replace("-machine/", "-{whose}/") if role_id == names.SCHEDULER_ROLE else READS
     return [
         f"gcloud iam service-accounts create {account} --project {project}",
         f"gcloud iam roles create {role_id} --project {project} --permissions {','.join(permissions)}",
         f"{bind} --role {LOGS} --condition None",
-        f"{bind} --role {SECRETS} --condition 'title={account}-secrets,expression={reads}'",
+        f"{bind} --role {SECRETS} --condition 'title={account}-secrets,expression={READS}'",
         f"{bind} --role {role} --condition 'title={account}s,expression={machines}'",
     ]

@@ -311,18 +311,18 @@ def test_an_autonomous_scheduler_may_order_its_own_cluster_s_only(cluster):
     assert not scheduler_may(cluster, "Instance", f"dask-{cluster}-w-x1y2z3", IDENTITY.expires + 2 * 86_400)
 
 
-def test_an_autonomous_scheduler_reads_its_own_cluster_s_keys_only():
-    """Of the secrets that people read it may read its own cluster's."""
+def test_an_autonomous_scheduler_reads_no_keys_of_people():
+    """Of all secrets it may read those that are for machines."""
     wanted = rights.scheduler_bindings("my-project", LANDING.scheduler, IDENTITY)
     kind = "secretmanager.googleapis.com/SecretVersion"
     may_read = {
-        cluster
-        for cluster in ("it", "it-too", "other")
+        whose
+        for whose in ("machine", "client")
         for binding in wanted
         if binding["role"].endswith("secretAccessor")
-        and holds(binding, kind, f"projects/1/secrets/dask-{cluster}-client/versions/1", 1.8e9)
+        and holds(binding, kind, f"projects/1/secrets/dask-it-{whose}/versions/1", 1.8e9)
     }
-    assert {"it"} == may_read
+    assert {"machine"} == may_read
 
 
 def test_what_a_machine_may_do_ends_with_its_cluster():
