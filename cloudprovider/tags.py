@@ -22,8 +22,9 @@ CREATED = "dask-created"
 EXPIRES = "dask-expires"
 LANDING = "dask-landing"
 SERVICE = "dask-service"
+AUTONOMOUS = "dask-autonomous"
 
-RESERVED = frozenset({CLUSTER, ROLE, GROUP, OWNER, CREATED, EXPIRES, LANDING, SERVICE})
+RESERVED = frozenset({CLUSTER, ROLE, GROUP, OWNER, CREATED, EXPIRES, LANDING, SERVICE, AUTONOMOUS})
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
 
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["HOLES", "holes", "names", "read", "render", "script", "unfit"]
 
 BASE64 = r"([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
+IMAGE = r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,511}"
+LOGGING = r"--log-driver [a-z]+( --log-opt [a-z-]+=([\w./#-]|`cat /var/lib/cloud/data/instance-id`)+)*"
+ROLE = r"arn:aws[a-z-]*:iam::(\d{12}|\*):role/[\w+=,.@/-]{1,512}"
 #: What may be filled into each hole. Scalars only: nothing that could end a JSON string.
 HOLES = {
     "account": r"\d{12}|\*",
@@ -26,6 +29,7 @@ HOLES = {
     "boot": BASE64,
     "cloud": r"ec2|gce|azure",
     "cluster": r"[a-z0-9-]{1,40}",
+    "cluster_name": r"[a-z0-9-]{1,40}|\*",
     "compatibility": r"FARGATE|EC2",
     "cpu": r"[1-9]\d{0,5}",
     "devices": r"(--gpus (all|[1-9]\d?)|((^| )(-v|-e|--device) [\w./:=-]+)+)?",
@@ -34,16 +38,20 @@ HOLES = {
     "end": BASE64,
     "ending": r"shutdown -h now|/bin/sh /etc/dask-cloud-end( https?://[\w.:/-]+ [\w-]+)?",
     "environment": BASE64,
-    "execution_role": r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]{1,512}",
+    "execution_role": ROLE,
     "expires": r"[1-9]\d{0,11}",
     "family": r"[A-Za-z0-9_-]{1,255}",
     "home": r"(/[a-z-]+)+",
-    "image": r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,511}",
+    "image": IMAGE,
     "lease": r"[1-9]\d{0,6}",
     "log_group": r"[\w./#-]{1,512}",
     "log_stream": r"[\w./#-]{1,128}",
     "lock": BASE64,
-    "logging": r"--log-driver [a-z]+( --log-opt [a-z-]+=([\w./#-]|`cat /var/lib/cloud/data/instance-id`)+)*",
+    "logging": LOGGING,
+    "machine_role": ROLE,
+    "manager": BASE64,
+    "manager_image": IMAGE,
+    "manager_logging": LOGGING,
     "masked": r"(--now, )?[\w.-]+(, [\w.-]+)*",
     "memory": r"[1-9]\d{0,6}",
     "mkfs": r"mkfs\.[a-z0-9]+( -[A-Za-z]+( nodiscard)?)+",
@@ -56,7 +64,7 @@ HOLES = {
     "runtime": BASE64,
     "secret": r"[\w./:-]{1,1011}",
     "subscription": r"[0-9a-fA-F-]{36}|\*",
-    "task_role": r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]{1,512}",
+    "task_role": ROLE,
 }
 HOLE = re.compile(r"\$\{([a-z_]+)\}")
 

@@ -18,11 +18,15 @@ POLICIES = (
     "aws-fargate-execution",
     "aws-fargate-tunnel",
     "aws-fargate-tunnel-role",
+    "aws-fargate-autonomous",
+    "aws-fargate-roles",
     "aws-ec2",
     "aws-ec2-landing",
     "aws-ec2-machine",
     "aws-ec2-machine-ssm",
     "aws-ec2-tunnel",
+    "aws-ec2-autonomous",
+    "aws-ec2-roles",
     "azure",
     "azure-landing",
     "azure-machine",
@@ -41,7 +45,8 @@ POLICIES = (
 @click.option("--region", default="*", show_default=True)
 @click.option("--account", default="*", show_default=True, help="On Azure the subscription.")
 @click.option("--resource-group", default="*", show_default=True, help="Of Azure.")
-def policy(name: str, region: str, account: str, resource_group: str) -> None:
+@click.option("--cluster", default="*", show_default=True, help="Of an autonomous cluster's role.")
+def policy(name: str, region: str, account: str, resource_group: str, cluster: str) -> None:
     """Print a least-privilege policy: of whoever starts clusters (aws-fargate, aws-ec2, azure, gcp), or of a role."""
     from cloudprovider.providers import azure, ec2, ecs, gce
 
@@ -50,7 +55,13 @@ def policy(name: str, region: str, account: str, resource_group: str) -> None:
         for prefix, module in (("aws-ec2", ec2), ("aws", ecs), ("azure", azure), ("gcp", gce))
         if name.startswith(prefix)
     )
-    values = {"region": region, "account": account, "subscription": account, "resource_group": resource_group}
+    values = {
+        "region": region,
+        "account": account,
+        "subscription": account,
+        "resource_group": resource_group,
+        "cluster_name": cluster,
+    }
     click.echo(json.dumps(json.loads(of(name, **values)), indent=2))
 
 

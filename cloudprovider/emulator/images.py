@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from cloudprovider.emulator.guest_uv import is_uv, program
+from cloudprovider.images import manager_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -53,6 +54,8 @@ class Image:
         The executable that `python` is in this image.
     carries_runtime
         Whether `cloudruntime` can be imported in it without being brought along.
+    carries_manager
+        Whether `cloudprovider` can.
     architectures
         For which it was built, in the words of ECS.
     environ
@@ -66,6 +69,7 @@ class Image:
     name: str
     python: str = sys.executable
     carries_runtime: bool = False
+    carries_manager: bool = False
     architectures: tuple[str, ...] = ARCHITECTURES
     environ: Mapping[str, str] = field(default_factory=lambda: QUIET)
     entrypoint: tuple[str, ...] = ()
@@ -97,8 +101,8 @@ def dask_image() -> str:
 class Images:
     """The images that can be pulled. Thread-safe.
 
-    At first there are Dask's own, at the versions of this interpreter and without the runtime, and uv's, of
-    any version.
+    At first there are Dask's own, at the versions of this interpreter and without the runtime, the one for
+    managers beside schedulers, and uv's, of any version.
     """
 
     def __init__(self) -> None:
@@ -109,7 +113,8 @@ class Images:
     def reset(self) -> None:
         """Know only what is there at first."""
         with self._lock:
-            self._images = {dask_image(): Image(name=dask_image())}
+            manager = Image(name=manager_image(), carries_runtime=True, carries_manager=True)
+            self._images = {image.name: image for image in (Image(name=dask_image()), manager)}
 
     def __iter__(self) -> Iterator[Image]:
         with self._lock:

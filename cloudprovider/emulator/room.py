@@ -333,7 +333,7 @@ class Processes:
             "contained": contained,
             "network": network,
             "forks": image.python == sys.executable,
-            "absent": ["cloudprovider"] if image.carries_runtime else ["cloudprovider", "cloudruntime"],
+            "absent": absent(image),
         }
         output, log_end = os.pipe2(os.O_CLOEXEC)
         line, their_line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -406,6 +406,12 @@ def interpreted(argv: Sequence[str], python: str) -> list[str]:
     with contextlib.suppress(OSError), Path(argv[0]).open("rb") as file:
         if file.readline(256).strip() == b"#!" + os.fsencode(python):
             return [python, *argv]
+def absent(image: Image) -> list[str]:
+    """Our packages that an image has not, although its Python here has them."""
+    carried = {"cloudprovider": image.carries_manager, "cloudruntime": image.carries_runtime}
+    return [name for name, here in carried.items() if not here]
+
+
     return list(argv)
 
 

@@ -40,12 +40,16 @@ class AWSConfig(Config):
         by all clusters of the account.
     role
         Name or ARN of a role of yours under which code on the machines runs.
+    scheduler_role
+        As `role`, for the scheduler's machine. An autonomous cluster has a role of its own there, which takes the
+        right to make roles, unless this names one.
     log_group
         Name of a log group of yours. Default: `/dask`.
     log_retention_days
         How long the default log group keeps what it gets.
     """
 
+    can_be_autonomous: ClassVar[bool] = True
     #: What the tags of shared kinds of resources call the service that made them.
     service: ClassVar[str]
 
@@ -55,6 +59,7 @@ class AWSConfig(Config):
     subnets: str | Sequence[str] | None = None
     security_groups: str | Sequence[str] | None = None
     role: str | None = None
+    scheduler_role: str | None = None
     log_group: str | None = None
     log_retention_days: int = 14
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
 from cloudprovider import tags as ledger
-from cloudprovider.errors import CloudError
+from cloudprovider.errors import CloudError, CredentialsError
 from cloudprovider.provider import Swept
 from cloudprovider.providers import _aws_names as names
 from cloudprovider.providers._aws import code
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
     from cloudprovider.provider import Identity
     from cloudprovider.providers._aws import AWS
 
-__all__ = ["groups_of", "log_lines", "overdue", "owners_of", "parameters", "sweep"]
+__all__ = ["groups_of", "log_lines", "overdue", "owners_of", "parameters", "sweep", "swept"]
+
+logger = logging.getLogger("cloudprovider")
+
+#: What has gone, or never was.
+NO_ROLE = ("NoSuchEntity",)
 
 
 def sweep(
@@ -30,6 +36,7 @@ def sweep(
     ending: Callable[[], Sequence[str]],
     unfinished: Callable[[Collection[str]], Sequence[str]],
     patience_s: float,
+    profiles: bool,
 ) -> Swept:
     """Remove all that a cluster owns: its machines, then what they need no more.
 
@@ -47,6 +54,8 @@ def sweep(
         Which of some machines have not ended yet: their network interfaces go only then.
     patience_s
         Seconds to wait for that.
+    profiles
+        Whether its role has an instance profile.
     """
     ended: dict[str, None] = {}
     deadline = time.monotonic() + patience_s
@@ -58,15 +67,30 @@ def sweep(
         return bool(new)
 
     end_more()
+    groups = groups_of(aws, cluster)
+    role = _remove_role(aws, cluster, groups, profiles=profiles)
     *removed, others = side_by_side([*free, ending])
-    gone, left = _remove_groups(aws, cluster, end_more, patience_s)
+    gone, left = _remove_groups(aws, groups, end_more, patience_s)
     waiting: Sequence[str] = list({*ended, *others})
     for _ in moments(max(0.0, deadline - time.monotonic())):
         waiting = unfinished(waiting)
         if not waiting:
             break
-    resources = [*(name for some in removed for name in some), *gone]
+    resources = [*role, *(name for some in removed for name in some), *gone]
     return Swept(machines=tuple(ended), resources=tuple(resources), left=(*left, *waiting))
+
+
+def swept(clusters: Iterable[str], sweep: Callable[[str], Swept]) -> tuple[str, ...]:
+    """Those of these clusters of which something was removed; what one may not remove is left to who may."""
+    done = []
+    for name in clusters:
+        try:
+            sweep(name)
+        except CredentialsError as error:
+            logger.info("What cluster %r left was not swept: %s", name, error)
+        else:
+            done.append(name)
+    return tuple(done)
 
 
 def parameters(aws: AWS, cluster: str, whose: Iterable[str]) -> list[str]:
@@ -94,11 +118,31 @@ def tag_filter(cluster: str | None) -> list[dict[str, Any]]:
     return [{"Name": f"tag:{ledger.CLUSTER}", "Values": [cluster]}]
 
 
+def _remove_role(
+    aws: AWS, cluster: str, groups: Iterable[Mapping[str, Any]], *, profiles: bool
+) -> Sequence[str]:
+    """Delete the role of a cluster's own, when one of its groups says that there may be one."""
+    if not any(tag["Key"] == ledger.AUTONOMOUS for group in groups for tag in group.get("Tags", ())):
+        return []
+    name = names.role(cluster, aws.region)
+    role = aws.call("iam", "get_role", fine=NO_ROLE, RoleName=name).get("Role", {})
+    if {"Key": ledger.CLUSTER, "Value": cluster} not in role.get("Tags", ()):
+        return []
+    if profiles:
+        profile = {"InstanceProfileName": name}
+        aws.call("iam", "remove_role_from_instance_profile", fine=NO_ROLE, RoleName=name, **profile)
+        aws.call("iam", "delete_instance_profile", fine=NO_ROLE, **profile)
+    for policy in aws.call("iam", "list_role_policies", fine=NO_ROLE, RoleName=name).get("PolicyNames", ()):
+        aws.call("iam", "delete_role_policy", fine=NO_ROLE, RoleName=name, PolicyName=policy)
+    aws.call("iam", "delete_role", fine=NO_ROLE, RoleName=name)
+    return [name]
+
+
 def _remove_groups(
-    aws: AWS, cluster: str, end: Callable[[], bool], patience_s: float
+    aws: AWS, groups: Iterable[Mapping[str, Any]], end: Callable[[], bool], patience_s: float
 ) -> tuple[list[str], list[str]]:
     """Delete the groups, which must wait until the scheduler's network interface is gone."""
-    left = [group["GroupId"] for group in groups_of(aws, cluster)]
+    left = [group["GroupId"] for group in groups]
     gone: list[str] = []
     for _ in moments(patience_s):
         for id in list(left):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["ROLES", "cluster_of_parameter", "parameter", "parameter_path", "scheduler_group"]
+__all__ = ["ROLES", "cluster_of_parameter", "parameter", "parameter_path", "role", "scheduler_group"]
 
 ROLES = ("scheduler", "worker")
 
@@ -23,6 +23,11 @@ def cluster_of_parameter(name: str) -> str | None:
     """Whose a parameter is; None when it is no cluster's."""
     match = re.fullmatch(r"/dask/([a-z][a-z0-9-]*)/.+", name)
     return match.group(1) if match else None
+
+
+def role(cluster: str, region: str) -> str:
+    """The role of an autonomous cluster's own, and its instance profile: IAM has them in no region."""
+    return f"dask-{cluster}-{region}"
 
 
 def scheduler_group(cluster: str) -> str:

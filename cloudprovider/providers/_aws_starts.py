@@ -134,13 +134,16 @@ def make_group(
     aws: AWS, config: AWSConfig, identity: Identity, vpc: str, sources: Sequence[str]
 ) -> str | None:
     """Make the scheduler's own security group with its rules; None where the user has groups and no rules."""
-    if not sources and config.security_groups is not None:
+    own_role = config.autonomous and config.scheduler_role is None
+    if not sources and config.security_groups is not None and not own_role:
         return None
+    # The role of the cluster's own is found by its group, which is there before it and goes after it.
+    mark = {ledger.AUTONOMOUS: "role"} if own_role else {}
     request = wire.group_request(
         names.scheduler_group(identity.name),
         vpc,
         f"Who may reach the scheduler of Dask cluster {identity.name}",
-        ledger.for_machine(identity, "scheduler", extra=own_tags(config)),
+        ledger.for_machine(identity, "scheduler", extra={**own_tags(config), **mark}),
     )
     made = aws.call("ec2", "create_security_group", fine=["InvalidGroup.Duplicate"], **request)
     if not made:  # a retried call

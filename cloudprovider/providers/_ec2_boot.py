@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import TYPE_CHECKING
 
+from cloudprovider import autonomous
 from cloudprovider.errors import ConfigError
-from cloudprovider.images import carries_runtime
+from cloudprovider.images import carries_runtime, manager_image
+from cloudprovider.providers import _ec2_names as names
 from cloudprovider.providers import _vm_boot
 from cloudprovider.providers._aws_landing import LOG_GROUP
 from cloudprovider.providers._aws_names import ROLES, parameter
@@ -26,6 +29,7 @@ __all__ = [
     "MORE",
     "boot_of",
     "check",
+    "image_of_manager",
     "log_stream",
     "pack",
     "secret",
@@ -73,10 +77,34 @@ def user_data(
     values = {
         **VALUES,
         "devices": f"--gpus {gpus}" if gpus else "",
-        "logging": _logging(identity.name, region, log_group),
+        "logging": _logging(log_stream(identity.name, INSTANCE_ID), region, log_group),
     }
-    order = _vm_boot.Order(config=config, identity=identity, boot=boot, runtime=pack(boot), values=values)
+    if boot.autonomous:
+        values |= _manager(config, identity, region, log_group)
+    order = _vm_boot.Order(
+        config=config,
+        identity=identity,
+        boot=boot,
+        runtime=pack(boot),
+        values=values,
+        extras=["cloud-init-manager.yaml"] if boot.autonomous else (),
+    )
     return _vm_boot.told(order, LIMIT)
+
+
+def image_of_manager(config: EC2Config) -> str:
+    """The image that the manager beside a scheduler runs in."""
+    return config.manager_image or manager_image()
+
+
+def _manager(config: EC2Config, identity: Identity, region: str, log_group: str) -> dict[str, str]:
+    """What the manager beside a scheduler is told; its Boot is the scheduler's, in the same file."""
+    told = autonomous.mandate(dataclasses.replace(config, region=region), identity)
+    return {
+        "manager": _vm_boot.zipped(f"{autonomous.MANDATE}={told}\nAWS_DEFAULT_REGION={region}\n"),
+        "manager_image": image_of_manager(config),
+        "manager_logging": _logging(log_stream(identity.name, INSTANCE_ID, names.MANAGER), region, log_group),
+    }
 
 
 def secrets(machine: str, boots: Sequence[Boot]) -> dict[str, str]:
@@ -118,11 +146,11 @@ def check(config: EC2Config, boots: Sequence[Boot]) -> None:
         user_data(config, whose, boot, region="ap-southeast-10", log_group=log_group, gpus=1)
 
 
-def _logging(cluster: str, region: str, log_group: str) -> str:
+def _logging(stream: str, region: str, log_group: str) -> str:
     options = {
         "awslogs-region": region,
         "awslogs-group": log_group,
-        "awslogs-stream": log_stream(cluster, INSTANCE_ID),
+        "awslogs-stream": stream,
         "mode": "non-blocking",
         "max-buffer-size": "4m",
     }

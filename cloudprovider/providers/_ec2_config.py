@@ -53,6 +53,9 @@ class EC2Config(VMConfig, AWSConfig):
         Name of a key pair of yours that may log in by SSH; no rule lets anyone reach the port. Default: none.
     role
         Name or ARN of an instance profile of yours, under whose role code on the machines runs.
+    scheduler_role
+        As `role`, for the scheduler's machine. An autonomous cluster has a role of its own there, which takes the
+        right to make roles, unless this names one.
     ssm_access
         Let AWS Systems Manager reach every machine, for shells and the like.
     launch_template_args, instance_args

@@ -136,6 +136,7 @@ def sweep(aws: AWS, cluster: str, patience_s: float) -> Swept:
         ending=partial(_ending, aws, cluster),
         unfinished=partial(_unfinished, aws),
         patience_s=patience_s,
+        profiles=True,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
@@ -13,17 +14,18 @@ from cloudprovider.providers._aws_wire import MARK, ec2_tags
 from cloudprovider.providers._calls import side_by_side
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from cloudprovider.providers._aws import AWS
     from cloudprovider.providers._ec2_config import EC2Config
 
-__all__ = ["MACHINE", "MANAGED", "Landing", "find_or_make"]
+__all__ = ["MACHINE", "MANAGED", "NAMES", "TRUST", "Landing", "Profile", "find_or_make"]
 
 TRUST = "policies/aws-ec2-trust.json"
 #: The roles of machines, each in an instance profile of its name: the usual, and one that SSM may reach.
 MACHINE = Role(name="dask-machine", trust=TRUST, policy="policies/aws-ec2-machine.json")
 MANAGED = Role(name="dask-machine-ssm", trust=TRUST, policy="policies/aws-ec2-machine-ssm.json")
+NAMES = frozenset({MACHINE.name, MANAGED.name})
+#: An instance profile as EC2 wants it: its `Name` or its `Arn`.
+Profile = Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ class Landing:
     groups
         Ids of the security groups in which machines may talk to each other.
     profiles
-        By role, the instance profile as EC2 wants it: its `Name` or its `Arn`.
+        By role, the instance profile.
     fresh
         Whether a profile was made so recently that EC2 may not know it.
     """
@@ -47,7 +49,7 @@ class Landing:
     log_group: str
     network: Network
     groups: tuple[str, ...]
-    profiles: Mapping[str, Mapping[str, str]]
+    profiles: Mapping[str, Profile]
     fresh: bool = False
 
     @classmethod
@@ -61,7 +63,9 @@ def find_or_make(aws: AWS, config: EC2Config) -> Landing:
     """The landing: one round of calls where it is there, four the first time in an account."""
     log_group = config.log_group or shared.LOG_GROUP
     ours = {role: MANAGED if role in config.reached_by_ssm else MACHINE for role in ROLES}
-    wanted = () if config.role else tuple(dict.fromkeys(ours.values()))
+    given = {"worker": config.role, "scheduler": config.scheduler_role or config.role}
+    wanted = tuple(dict.fromkeys(ours[role] for role in ROLES if not given[role]))
+    named = {role: given[role] or ours[role].name for role in ROLES}
     (network, groups), _, *fresh = side_by_side(
         [
             partial(shared.network_and_groups, aws, config),
@@ -69,7 +73,6 @@ def find_or_make(aws: AWS, config: EC2Config) -> Landing:
             *(partial(_profile, aws, role, log_group) for role in wanted),
         ]
     )
-    named = {role: config.role or ours[role].name for role in ROLES}
     return Landing(
         log_group=log_group,
         network=network,

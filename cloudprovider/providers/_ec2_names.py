@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["PLAN", "log_stream", "machine_name", "plan_part", "template"]
+__all__ = ["MANAGER", "PLAN", "log_stream", "machine_name", "plan_part", "template"]
 
 #: The folder, among a cluster's parameters, that says how its machines are made.
 PLAN = "ec2"
+#: The part of a scheduler's machine that is an autonomous cluster's manager.
+MANAGER = "manager"
 
 
 def template(cluster: str) -> str:
@@ -23,6 +25,6 @@ def plan_part(part: int) -> str:
     return f"{PLAN}/{part}"
 
 
-def log_stream(cluster: str, id: str) -> str:
-    """The log stream of one machine."""
-    return f"{cluster}/{id}"
+def log_stream(cluster: str, id: str, part: str = "") -> str:
+    """The log stream of one machine, or of a part of it."""
+    return f"{cluster}/{id}" + (f"/{part}" if part else "")

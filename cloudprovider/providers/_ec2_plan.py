@@ -30,8 +30,8 @@ __all__ = ["Kind", "Plan", "kind_of"]
 PART, PARTS = 8000, 6
 #: What of the Config another process must know to order more machines like the first.
 OPTIONS = (
-    "boot", "disk_size", "instance_type", "key_name", "launch_template_args", "lock", "log_group", "public",
-    "role", "spot", "ssm_access", "start_timeout", "tags", "tunnel", "user_data", "zones",
+    "autonomous", "boot", "disk_size", "instance_type", "key_name", "launch_template_args", "lock", "log_group", "public",
+    "role", "scheduler_role", "spot", "ssm_access", "start_timeout", "tags", "tunnel", "user_data", "zones",
 )  # fmt: skip
 
 

@@ -57,11 +57,12 @@ def booting(config: EC2Config, boots: Sequence[Boot]) -> tuple[Boot, ...]:
     return tuple(made)
 
 
-def check_image(boots: Sequence[Boot]) -> dict[str, frozenset[str] | None]:
+def check_image(config: EC2Config, boots: Sequence[Boot]) -> dict[str, frozenset[str] | None]:
     """Refuse a container image that its registry does not have; which architectures each is for."""
-    return {
-        image: require_image(image) for image in dict.fromkeys(boot.image for boot in boots if boot.image)
-    }
+    images = [boot.image for boot in boots if boot.image]
+    if config.autonomous:
+        images.append(_ec2_boot.image_of_manager(config))
+    return {image: require_image(image) for image in dict.fromkeys(images)}
 
 
 def check_architectures(

@@ -112,6 +112,7 @@ def sweep(
         ending=partial(_ending, aws, ecs_cluster, cluster),
         unfinished=partial(_unfinished, aws, ecs_cluster),
         patience_s=patience_s,
+        profiles=False,
     )
 
 

@@ -47,7 +47,7 @@ class Landing:
     execution_role, task_role
         ARNs: what starts a machine, and what user code on it may do.
     scheduler_role
-        ARN of the scheduler's role: the task role, or one that may open a tunnel.
+        ARN of the scheduler's role: the task role, one that may open a tunnel, or the cluster's own.
     log_group
         Name of the log group.
     network
@@ -89,12 +89,14 @@ def ecs_tags(tags: Mapping[str, str]) -> list[dict[str, str]]:
 def find_or_make(aws: AWS, config: TaskConfig) -> Landing:
     """The landing: one round of calls where it is there, three the first time in an account."""
     log_group = config.log_group or shared.LOG_GROUP
+    usual = TUNNEL_ROLE if config.tunnel and not config.autonomous else TASK_ROLE
     roles = {
         "execution_role": config.execution_role or EXECUTION_ROLE,
         "task_role": config.role or TASK_ROLE,
-        "scheduler_role": config.role or (TUNNEL_ROLE if config.tunnel else TASK_ROLE),
+        "scheduler_role": config.scheduler_role or config.role or usual,
     }
-    ours = {name: role for name, role in ROLES.items() if name not in {config.role, config.execution_role}}
+    given = {config.role, config.scheduler_role, config.execution_role}
+    ours = {name: role for name, role in ROLES.items() if name not in given}
     wanted = list(dict.fromkeys(roles.values()))
     (network, groups), ecs_cluster, _, *arns = side_by_side(
         [

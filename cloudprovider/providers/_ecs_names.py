@@ -8,7 +8,8 @@ from cloudprovider.providers._aws_names import ROLES
 
 __all__ = ["cluster_of", "family", "log_prefix", "log_stream"]
 
-CONTAINER = "dask"
+#: The containers of a task: Dask's, and beside an autonomous cluster's scheduler its manager's.
+CONTAINER, MANAGER = "dask", "manager"
 
 
 def family(cluster: str, role: str, group: str = "default") -> str:
@@ -27,6 +28,6 @@ def log_prefix(cluster: str) -> str:
     return f"dask-{cluster}"
 
 
-def log_stream(cluster: str, id: str) -> str:
-    """The log stream of one machine, as the awslogs driver names it."""
-    return f"{log_prefix(cluster)}/{CONTAINER}/{id}"
+def log_stream(cluster: str, id: str, container: str = CONTAINER) -> str:
+    """The log stream of one machine's container, as the awslogs driver names it."""
+    return f"{log_prefix(cluster)}/{container}/{id}"

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from cloudprovider.errors import AccessError
 from cloudprovider.providers import _aws_tunnel
 from cloudprovider.providers._aws_tunnel import plugin
+from cloudprovider.providers._ecs_names import CONTAINER
 from cloudprovider.tunnel import NotYetError, Tunnel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from cloudprovider.providers._aws import AWS
 
@@ -36,7 +37,8 @@ def target(task: Mapping[str, Any]) -> str:
     if task.get("desiredStatus") == "STOPPED" or task.get("lastStatus") == "STOPPED":
         reason = task.get("stoppedReason", "nobody says why")
         raise AccessError(f"There is nothing to tunnel to: task {task_id} has ended ({reason}).")
-    container: Mapping[str, Any] = next(iter(task.get("containers", ())), {})
+    every: Sequence[Mapping[str, Any]] = task.get("containers", ())
+    container = next((one for one in every if one.get("name") == CONTAINER), {})
     agents = {agent.get("name"): agent for agent in container.get("managedAgents", ())}
     agent = agents.get("ExecuteCommandAgent", {"lastStatus": "PENDING"})
     if "runtimeId" not in container or agent.get("lastStatus") != "RUNNING":

@@ -109,6 +109,10 @@ def task_definition_request(
         container["resourceRequirements"] = [{"type": "GPU", "value": str(gpus)}]
     if config.volumes:
         request["volumes"], container["mountPoints"] = volumes(config.volumes)
+    if boot.autonomous:
+        from cloudprovider.providers import _ecs_manager
+
+        request["containerDefinitions"] = [*_ecs_manager.beside(config, identity, boot, region, container)]
     request["tags"] = ecs_tags(ledger.for_machine(identity, boot.role, boot.group, config.tags))
     return _fitting(_merged(request, config.task_definition_args))
 
@@ -131,14 +135,14 @@ def _merged(request: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]
     """The request with the user's own arguments, which may add and change but not take our place."""
     given = {**extra}
     containers = list(given.pop("containerDefinitions", [{}]))
-    [ours] = request["containerDefinitions"]
+    ours, *beside = request["containerDefinitions"]
     fixed = {"family", "tags", "networkMode", "executionRoleArn"} & set(given)
     fixed |= {"name", "image", "entryPoint", "environment", "secrets", "dockerLabels"} & set(containers[0])
     if fixed:
         raise ConfigError(
             f"task_definition_args has {', '.join(sorted(fixed))}, which this project sets itself."
         )
-    return {**request, **given, "containerDefinitions": [{**ours, **containers[0]}, *containers[1:]]}
+    return {**request, **given, "containerDefinitions": [{**ours, **containers[0]}, *beside, *containers[1:]]}
 
 
 def _fitting(request: dict[str, Any]) -> dict[str, Any]:
@@ -154,7 +158,10 @@ def _fitting(request: dict[str, Any]) -> dict[str, Any]:
 
 def placed(config: TaskConfig, landing: Landing) -> str:
     """What another process needs to order more machines, as a label of the task definition."""
-    own = ("public", "tunnel", "architecture", "spot", "capacity_provider", "task_args", "tags")
+    own = (
+        "public", "tunnel", "architecture", "spot", "capacity_provider", "task_args", "tags",
+        "autonomous", "scheduler_role",
+    )  # fmt: skip
     options = {name: getattr(config, name) for name in own if hasattr(config, name)}
     return json.dumps({"landing": landing.dumps(), "options": options}, separators=(",", ":"), sort_keys=True)
 
@@ -212,6 +219,8 @@ def run_task_request(
         Ids of security groups beside the landing's.
     """
     variables = [{"name": SCHEDULER, "value": boot.scheduler}] if boot.scheduler else []
+    if boot.leases.budget is not None:  # known only when the definition stands
+        variables.append({"name": BOOT, "value": dataclasses.replace(boot, environment={}).dumps()})
     return {
         "cluster": landing.ecs_cluster,
         "taskDefinition": definition or names.family(identity.name, boot.role, boot.group),

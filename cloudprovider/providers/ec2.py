@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cloudprovider import templates
 from cloudprovider.errors import CapacityError, CloudError, QuotaError
 from cloudprovider.provider import Created, Machine, Provider, State, Swept
-from cloudprovider.providers import _aws_ends, _aws_names, _ec2_boot, _vm_boot
+from cloudprovider.providers import _aws_ends, _aws_names, _ec2_boot, _ec2_manager, _vm_boot
 from cloudprovider.providers import _aws_starts as shared
 from cloudprovider.providers import _ec2_ends as ends
 from cloudprovider.providers import _ec2_landing as land
@@ -58,10 +58,19 @@ def policy(name: str = "aws-ec2", **values: str) -> str:
     name
         Of a file under `templates/policies`.
     **values
-        `account`, `region`, `partition`, `log_group`; all have defaults.
+        `account`, `region`, `partition`, `log_group`, and of an autonomous cluster's role `cluster_name` and
+        `machine_role`; all have defaults.
     """
-    holes = {"account": "*", "region": "*", "partition": "aws", "log_group": LOG_GROUP}
-    return templates.render(f"policies/{name}.json", **{**holes, **values})
+    holes = {
+        "account": "*",
+        "region": "*",
+        "partition": "aws",
+        "cluster_name": "*",
+        "log_group": LOG_GROUP,
+        **values,
+    }
+    worker = f"arn:{holes['partition']}:iam::{holes['account']}:role/{land.MACHINE.name}"
+    return templates.render(f"policies/{name}.json", **{"machine_role": worker, **holes})
 
 
 class EC2Provider(Provider):
@@ -102,7 +111,7 @@ class EC2Provider(Provider):
             [
                 partial(starts.choose, self.aws, self.config),
                 partial(land.find_or_make, self.aws, self.config),
-                partial(starts.check_image, made),
+                partial(starts.check_image, self.config, made),
                 partial(self._claim, secrets.client),
                 *(partial(_ec2_boot.pack, boot) for boot in made),
             ]
@@ -110,6 +119,9 @@ class EC2Provider(Provider):
         starts.check_architectures(choices, made, known)
         self.chosen = tuple(f"{role.capitalize()}: {choices[role].reason}" for role in _aws_names.ROLES)
         mine = self.aws, self.config, self.identity
+        own_role = self.config.autonomous and self.config.scheduler_role is None
+        if own_role:
+            landing = _ec2_manager.with_role(self.aws, self.identity, landing)
         self._plan = starts.planned(self.config, self.identity, landing, choices, images, made)
         self._planned.set()
         self._group, *_ = side_by_side(
@@ -122,6 +134,8 @@ class EC2Provider(Provider):
                 partial(starts.store, *mine, self._plan),
             ]
         )
+        if own_role:  # after the group, which says that there is one
+            _ec2_manager.make_role(*mine, landing)
         return tuple(self._plan.boots.values())
 
     def attach(self) -> Secrets:
@@ -207,10 +221,7 @@ class EC2Provider(Provider):
 
     def sweep_expired(self) -> tuple[str, ...]:
         """Remove what `expired` clusters left; return their names."""
-        over = self.expired()
-        for name in over:
-            ends.sweep(self.aws, name, 1.0)
-        return over
+        return _aws_ends.swept(self.expired(), partial(ends.sweep, self.aws, patience_s=1.0))
 
     def allow(self, sources: Collection[str]) -> None:
         """Make the scheduler's ingress rules exactly these CIDR sources."""

@@ -18,7 +18,7 @@ from cloudprovider.config import Spot, gibibytes
 from cloudprovider.errors import CapacityError, CloudError, ConfigError, CredentialsError, QuotaError
 from cloudprovider.images import default_image, require_image
 from cloudprovider.provider import Created, Machine, Provider, State, Swept
-from cloudprovider.providers import _aws_ends, _aws_names
+from cloudprovider.providers import _aws_ends, _aws_names, _ecs_manager
 from cloudprovider.providers import _aws_starts as starts
 from cloudprovider.providers import _ecs_ends as ends
 from cloudprovider.providers import _ecs_landing as land
@@ -308,16 +308,24 @@ def policy(name: str = "aws-fargate", **values: str) -> str:
     name
         Of a file under `templates/policies`.
     **values
-        `account`, `region`, `partition`, `ecs_cluster`, `log_group`; all have defaults.
+        `account`, `region`, `partition`, `ecs_cluster`, `log_group`, and of an autonomous cluster's role
+        `cluster_name`, `execution_role`, `task_role`; all have defaults.
     """
     holes = {
         "account": "*",
         "region": "*",
         "partition": "aws",
+        "cluster_name": "*",
         "ecs_cluster": land.ECS_CLUSTER,
         "log_group": LOG_GROUP,
+        **values,
     }
-    return templates.render(f"policies/{name}.json", **{**holes, **values})
+    of_account = f"arn:{holes['partition']}:iam::{holes['account']}:role"
+    ours = {
+        "execution_role": f"{of_account}/{land.EXECUTION_ROLE}",
+        "task_role": f"{of_account}/{land.TASK_ROLE}",
+    }
+    return templates.render(f"policies/{name}.json", **{**ours, **holes})
 
 
 class ECSProvider(Provider):
@@ -357,6 +365,8 @@ class ECSProvider(Provider):
             for b in boots
         )
         images = dict.fromkeys(boot.image for boot in made)
+        if self.config.autonomous:
+            images[_ecs_manager.image(self.config)] = None
         landing, *_ = side_by_side(
             [
                 partial(land.find_or_make, self.aws, self.config),
@@ -368,14 +378,20 @@ class ECSProvider(Provider):
         mine = self.aws, self.config, self.identity
         self._landing = landing
         new = [boot for boot in made if boot.role not in self._definitions]
+        # A cluster's own role is made after the group that says so, and its scheduler's definition after that.
+        later = [boot for boot in new if boot.autonomous and self.config.scheduler_role is None]
+        now = [boot for boot in new if boot not in later]
         self._group, _, *definitions = side_by_side(
             [
                 partial(starts.make_group, *mine, landing.network.vpc, self.config.sources()),
                 partial(starts.store, *mine, "machine", secrets.machine),
-                *(partial(register, *mine, landing, boot) for boot in new),
+                *(partial(register, *mine, landing, boot) for boot in now),
             ]
         )
-        self._definitions |= {boot.role: arn for boot, arn in zip(new, definitions, strict=True)}
+        self._definitions |= {boot.role: arn for boot, arn in zip(now, definitions, strict=True)}
+        if later:
+            self._landing = _ecs_manager.with_role(*mine, landing)
+        self._definitions |= {boot.role: register(*mine, self._landing, boot) for boot in later}
         self._boots = {boot.role: boot for boot in made}
         return made
 
@@ -480,10 +496,7 @@ class ECSProvider(Provider):
 
     def sweep_expired(self) -> tuple[str, ...]:
         """Remove what `expired` clusters left; return their names."""
-        over = self.expired()
-        for name in over:
-            self._sweep(name, 1.0)
-        return over
+        return _aws_ends.swept(self.expired(), partial(self._sweep, patience_s=1.0))
 
     def _is_abandoned(self, cluster: str) -> bool:
         try:
