@@ -7,18 +7,35 @@ they read, simulate and rehearse.
 from __future__ import annotations
 
 import enum
+import importlib
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from cloudprovider.errors import CloudError, CredentialsError
+from cloudprovider import discovery
+from cloudprovider.errors import CloudError, ConfigError, CredentialsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from concurrent.futures import Future
+    from datetime import date
 
-__all__ = ["Check", "Finding", "Verdict", "ok", "problem", "run", "unknown", "warning", "worst"]
+__all__ = [
+    "Check",
+    "Finding",
+    "Verdict",
+    "examine",
+    "of_error",
+    "ok",
+    "problem",
+    "provider_of",
+    "run",
+    "told_once",
+    "unknown",
+    "warning",
+    "worst",
+]
 
 #: Where a sentence of ours ends and the next begins.
 SENTENCE = re.compile(r"(?<=[.!?]) (?=[A-Z`])")
@@ -183,13 +200,44 @@ def told_once(findings: Sequence[Finding], before: Iterable[Finding]) -> list[Fi
     return [finding for finding in findings if finding not in known]
 
 
-def titled(findings: Iterable[Finding], topic: str) -> list[Finding]:
-    """The same findings under one topic."""
-    return [replace(finding, topic=topic) for finding in findings]
+def examine(
+    cloud: str, ended: Callable[[str], None] = lambda _: None, *, today: date | None = None, **options: Any
+) -> list[Finding]:
+    """What keeps a cluster from starting in a cloud, and what mends it; nothing is made, nothing is spent.
+
+    Parameters
+    ----------
+    cloud
+        What the command line calls it, such as `fargate`.
+    ended
+        Is told the topic of each check that has ended, in its thread.
+    today
+        From when the age of price tables is told. Default: this day.
+    **options
+        As of the cluster that shall start.
+
+    Examples
+    --------
+    >>> [str(finding.fix) for finding in examine("fargate", spot=True)]  # doctest: +SKIP
+    """
+    try:
+        provider = provider_of(cloud, options)
+    except ConfigError as error:
+        return [problem("options", str(error), f"`dask cloud doctor {cloud} --help` lists the options.")]
+    vendor = discovery.CLOUDS[cloud].vendor
+    module = importlib.import_module(f"cloudprovider.providers._{vendor}_doctor")
+    return run(module.checks(provider, today), ended)
 
 
-def summary(findings: Sequence[Finding]) -> dict[str, Any]:
-    """How many findings there are of each verdict."""
-    return {
-        str(verdict): sum(finding.verdict is verdict for finding in findings) for verdict in (*RANKS[::-1],)
-    }
+def provider_of(cloud: str, options: Mapping[str, Any]) -> Any:
+    """A provider of a cluster with these options, which is never started.
+
+    Raises
+    ------
+    ConfigError
+        When they cannot work.
+    """
+    row = discovery.CLOUDS[cloud]
+    module = importlib.import_module(row.module)
+    config = getattr(module, row.config).of(**options)
+    return getattr(module, row.provider)(config, config.identity())

@@ -144,6 +144,8 @@ class Quota:
         How much of it the cluster's scheduler takes. What else runs in the account is not known.
     advice
         A sentence that says how to raise it.
+    used
+        How much of it is in use now, by whomever; None where the cloud does not tell.
     """
 
     name: str
@@ -152,11 +154,20 @@ class Quota:
     each: float
     taken: float = 0.0
     advice: str = ""
+    used: float | None = None
 
     @property
     def machines(self) -> int:
         """Machines that fit beside the scheduler when nothing else runs in the account."""
-        return max(0, math.floor((self.limit - self.taken) / self.each))
+        return self._fit(self.limit)
+
+    @property
+    def free(self) -> int:
+        """Machines that fit beside the scheduler now, as far as the cloud tells what is in use."""
+        return self._fit(self.limit - (self.used or 0.0))
+
+    def _fit(self, room: float) -> int:
+        return max(0, math.floor((room - self.taken) / self.each))
 
 
 class Provider(ABC):

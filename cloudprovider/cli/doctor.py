@@ -18,7 +18,7 @@ from cloudprovider import discovery
 from cloudprovider.cli.finding import json_option
 from cloudprovider.cli.options import chosen, config_options
 from cloudprovider.cli.text import WIDTH, counted
-from cloudprovider.doctor import Verdict, problem, run, told_once, worst
+from cloudprovider.doctor import Verdict, examine, problem, provider_of, told_once, worst
 from cloudprovider.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def _everywhere() -> list[Report]:
 def _if_configured(cloud: str, ended: Callable[[str], None]) -> Report | None:
     """What is found of a cloud; None where its clusters need an option that nobody gave."""
     try:
-        _provider(cloud, {})
+        provider_of(cloud, {})
     except ConfigError:
         return None
     return _examined(cloud, {}, ended)
@@ -192,22 +192,8 @@ def _if_configured(cloud: str, ended: Callable[[str], None]) -> Report | None:
 
 def _examined(cloud: str, options: Mapping[str, Any], ended: Callable[[str], None]) -> Report:
     began = time.monotonic()
-    try:
-        provider = _provider(cloud, options)
-    except ConfigError as error:
-        fix = f"`dask cloud doctor {cloud} --help` lists the options."
-        return Report(cloud=cloud, findings=[problem("options", str(error), fix)])
-    module = importlib.import_module(f"cloudprovider.providers._{discovery.CLOUDS[cloud].vendor}_doctor")
-    findings = run(module.checks(provider), ended)
+    findings = examine(cloud, ended, **options)
     return Report(cloud=cloud, findings=findings, seconds=time.monotonic() - began)
-
-
-def _provider(cloud: str, options: Mapping[str, Any]) -> Any:
-    """A provider of a cluster with these options, which is never started."""
-    row = discovery.CLOUDS[cloud]
-    module = importlib.import_module(row.module)
-    config = getattr(module, row.config).of(**options)
-    return getattr(module, row.provider)(config, config.identity())
 
 
 def _show(reports: Sequence[Report], *, as_json: bool) -> None:

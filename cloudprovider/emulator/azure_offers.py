@@ -130,7 +130,9 @@ class Offers:
 
     def limit(self, usage: str) -> float:
         """How much of something the subscription may use in a region: `cores`, or a family of sizes."""
-        return self._account.profile.quotas.get(usage, 1_000_000)
+        limit = self._account.profile.quotas.get(usage, 1_000_000)
+        fault = self._account.faults.market("quota", "spot" if usage == "lowPriorityCores" else "on-demand")
+        return min(limit, fault.room) if fault else limit
 
     def _usage(self, request: Request) -> Reply:
         location = check_location(request.names["location"])

@@ -67,5 +67,6 @@ class Limits:
             unit="cores",
             each=float(each),
             taken=float(taken),
+            used=float(usage["currentValue"]),
             advice=ADVICE,
         )

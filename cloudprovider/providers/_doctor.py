@@ -214,11 +214,12 @@ def quota(limit: Quota, market: str, wanted: int, *, chosen: bool) -> Finding:
         Whether the options order from this market.
     """
     beside = " beside the scheduler" if limit.taken else ""
+    rest = "less what else runs" if limit.used is None else f"{limit.used:,.10g} being in use"
     said = (
-        f"{market}: {limit.limit:,.10g} {limit.unit} of {limit.name} are room for {limit.machines:,} workers of "
-        f"{limit.each:g}{beside}, less what else runs."
+        f"{market}: {limit.limit:,.10g} {limit.unit} of {limit.name} are room for {limit.free:,} workers of "
+        f"{limit.each:g}{beside}, {rest}."
     )
-    if limit.machines >= max(1, wanted):
+    if limit.free >= max(1, wanted):
         return ok("quotas", said)
     return (problem if chosen else warning)("quotas", said, limit.advice)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
 
 from cloudprovider.provider import Quota
 from cloudprovider.providers import _gce_wire as wire
@@ -25,8 +25,8 @@ class Limits:
     ----------
     project, region
         Where.
-    known
-        By metric, how much there is.
+    known, used
+        By metric, how much there is, and how much of it is in use.
     kinds
         By role, what its machines are.
     nat
@@ -38,11 +38,19 @@ class Limits:
     known: Mapping[str, float]
     kinds: Mapping[str, Kind]
     nat: bool
+    used: Mapping[str, float] = field(default_factory=dict)
 
-    @staticmethod
-    def of(place: Any) -> dict[str, float]:
-        """By metric, how much a region has, as regions.get tells it."""
-        return {one.metric: one.limit for one in place.quotas}
+    @classmethod
+    def of(cls, place: Any, project: str, kinds: Mapping[str, Kind], *, nat: bool) -> Self:
+        """Those of a region, as regions.get tells it."""
+        return cls(
+            project=project,
+            region=place.name,
+            known={one.metric: one.limit for one in place.quotas},
+            used={one.metric: one.usage for one in place.quotas},
+            kinds=kinds,
+            nat=nat,
+        )
 
     def quotas(self, config: GCPConfig, role: str, markets: Sequence[str]) -> Sequence[Quota]:
         """The quota with least room in each market; empty where none is known in one of them."""
@@ -74,5 +82,6 @@ class Limits:
             unit="vCPU" if metric.endswith("CPUS") else metric.lower().replace("_", " "),
             each=each,
             taken=taken,
+            used=self.used.get(metric),
             advice=f"Ask for more at {where}, or use fewer or smaller machines.",
         )

@@ -292,11 +292,5 @@ class GCPDoctor(shared.Doctor):
             yield ok("types", f"{role.capitalize()}: {choice.reason}, from {wire.last(images[role].id)}.")
         markets = ("on-demand", "spot")
         kinds = {role: kind_of(choices[role], images[role], self.config, markets) for role in names.ROLES}
-        limits = Limits(
-            project=self.gcp.project,
-            region=self.gcp.region,
-            known=Limits.of(place),
-            kinds=kinds,
-            nat=bool(self._nat()),
-        )
+        limits = Limits.of(place, self.gcp.project, kinds, nat=bool(self._nat()))
         yield from self.quotas(lambda config, market: limits.quotas(config, "worker", [market]))

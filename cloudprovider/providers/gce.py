@@ -233,13 +233,7 @@ class GCEProvider(Provider):
 
         self._planned.wait(PLAN_S)  # it is asked beside prepare(), which chooses the types first
         plan = self._made
-        limits = Limits(
-            project=self.gcp.project,
-            region=self.gcp.region,
-            known=Limits.of(self._place()),
-            kinds=plan.kinds,
-            nat=plan.landing.nat,
-        )
+        limits = Limits.of(self._place(), self.gcp.project, plan.kinds, nat=plan.landing.nat)
         return limits.quotas(self.config, role, self.config.markets(role))
 
     def now(self) -> float:
