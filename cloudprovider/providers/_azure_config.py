@@ -62,6 +62,9 @@ class AzureVMConfig(VMConfig):
     machine_identity
         Name or id of a user-assigned identity under which code on the machines runs.
         Default: one that is made once.
+    scheduler_identity
+        The same for the scheduler's machine of an `autonomous` cluster, whose manager orders and ends machines.
+        Default: one that is made once, and may do that in the resource group alone.
     machine_image
         A machine image with cloud-init and a container engine: the id of one of yours, or
         `publisher:offer:sku:version` of the marketplace. Default: one with both, without a plan.
@@ -93,6 +96,7 @@ class AzureVMConfig(VMConfig):
     address_space: str = "10.58.0.0/16"
     security_group: str | None = None
     machine_identity: str | None = None
+    scheduler_identity: str | None = None
     machine_image: str | None = None
     plan: Mapping[str, str] = field(default_factory=dict)
     disk_type: str = "StandardSSD_LRS"

@@ -62,6 +62,8 @@ class Landing:
         Id of the network security group of the workers.
     identity, client_id
         The user-assigned identity of machines: its id, and what they call it.
+    scheduler, scheduler_client_id
+        The same of the scheduler's machine where it orders others; empty where it has the machines'.
     vaults
         By whose secrets it has, `machine` or `client`, the URL of a key vault.
     bastion
@@ -78,8 +80,15 @@ class Landing:
     identity: str
     client_id: str
     vaults: Mapping[str, str]
+    scheduler: str = ""
+    scheduler_client_id: str = ""
     bastion: str = ""
     bastion_from: tuple[str, ...] = ()
+
+    def identity_of(self, role: str) -> tuple[str, str]:
+        """The identity under which a role's machines run: its id, and what they call it."""
+        own = role == "scheduler" and self.scheduler
+        return (self.scheduler, self.scheduler_client_id) if own else (self.identity, self.client_id)
 
     @classmethod
     def loads(cls, said: Mapping[str, Any]) -> Self:
@@ -119,19 +128,23 @@ def find_or_make(azure: Azure, config: AzureVMConfig, *, own_group: bool) -> Lan
     """
     region, group = config.region or "", config.resource_group or ""
     _ensure_group(azure, region, group, own_group=own_group)
-    (subnet, vnet), identity, *every = side_by_side(
+    (subnet, vnet), machine, scheduler, *every = side_by_side(
         [
             partial(_subnet, azure, config),
-            partial(_identity, azure, config),
+            partial(_identity, azure, config, names.IDENTITY, config.machine_identity),
+            partial(_scheduler_identity, azure, config),
             *(partial(_vault, azure, region, group, whose) for whose in roles.VAULTS),
         ]
     )
     vaults = dict(zip(roles.VAULTS, every, strict=True))
+    ours = {} if config.machine_identity else {"machine": machine}
+    if scheduler and not config.scheduler_identity:
+        ours["scheduler"] = scheduler
     (members, security_group), (bastion, sources), _ = side_by_side(
         [
             partial(_groups, azure, config, vnet),
             partial(_bastion, azure, config, vnet),
-            partial(roles.ensure, azure, config, identity, vaults),
+            partial(roles.ensure, azure, group, ours, vaults),
         ]
     )
     return Landing(
@@ -140,8 +153,10 @@ def find_or_make(azure: Azure, config: AzureVMConfig, *, own_group: bool) -> Lan
         subnet=subnet,
         members=members,
         security_group=security_group,
-        identity=identity["id"],
-        client_id=identity["properties"]["clientId"],
+        identity=machine["id"],
+        client_id=machine["properties"]["clientId"],
+        scheduler=scheduler.get("id", ""),
+        scheduler_client_id=scheduler.get("properties", {}).get("clientId", ""),
         vaults={whose: vault["properties"]["vaultUri"] for whose, vault in vaults.items()},
         bastion=bastion,
         bastion_from=sources,
@@ -282,13 +297,19 @@ def _bastion_subnet(bastion: Mapping[str, Any]) -> str:
 # -- identity and vaults -------------------------------------------------------------------------------
 
 
-def _identity(azure: Azure, config: AzureVMConfig) -> dict[str, Any]:
-    """The identity of machines."""
+def _scheduler_identity(azure: Azure, config: AzureVMConfig) -> dict[str, Any]:
+    """The identity of the scheduler's machine where it orders others; empty where it does not."""
+    if not config.autonomous:
+        return {}
+    return _identity(azure, config, names.SCHEDULER_IDENTITY, config.scheduler_identity)
+
+
+def _identity(azure: Azure, config: AzureVMConfig, name: str, own: str | None) -> dict[str, Any]:
+    """A user-assigned identity: the user's own, or one of the landing."""
     operation = "user_assigned_identities.{}"
-    if config.machine_identity is not None:
-        named = _parts(config.machine_identity, config.resource_group or "")
-        return azure.call("msi", operation.format("get"), *named)
-    where = config.resource_group, names.IDENTITY
+    if own is not None:
+        return azure.call("msi", operation.format("get"), *_parts(own, config.resource_group or ""))
+    where = config.resource_group, name
     if found := azure.call("msi", operation.format("get"), *where, fine=NOT_THERE):
         return found
     request = {"location": config.region, "tags": dict(MARK)}

@@ -23,8 +23,8 @@ __all__ = [
 ROLES = ("scheduler", "worker")
 #: The network, its security group and its application security group of a landing.
 LANDING = "dask-landing"
-#: Under whose identity machines run.
-IDENTITY = "dask-machine"
+#: Under whose identity machines run, and the scheduler's where it orders others.
+IDENTITY, SCHEDULER_IDENTITY = "dask-machine", "dask-scheduler"
 #: A scale set's machines are called after it, with "_" and 8 characters.
 # https://learn.microsoft.com/azure/virtual-machine-scale-sets/virtual-machine-scale-sets-instance-ids
 INSTANCE = re.compile(r"(?P<scale_set>.+)_[0-9a-z]{8}", re.IGNORECASE)

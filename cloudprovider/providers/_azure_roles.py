@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from cloudprovider.providers._azure import Azure
-    from cloudprovider.providers._azure_config import AzureVMConfig
 
-__all__ = ["VAULTS", "ensure", "let_in", "machine_role"]
+__all__ = ["VAULTS", "ensure", "let_in", "role"]
 
 #: Whose secrets each vault of the landing's has: a right on a vault is a right on all that is in it.
 VAULTS = ("machine", "client")
+#: The roles of ours that each identity has.
+MACHINE = "azure-machine"
+ROLES = {"machine": (MACHINE,), "scheduler": ("azure-scheduler", "azure-operations")}
 #: Key Vault Secrets User and Key Vault Secrets Officer.
 # https://learn.microsoft.com/azure/role-based-access-control/built-in-roles/security
 READER, OFFICER = "4633458b-17de-408a-b874-0445c86b69e6", "b86a8fe4-44ce-4948-aee5-eccb2c155cd7"
@@ -78,55 +80,86 @@ class Assignment:
         )
 
 
-def machine_role(subscription: str, group: str) -> tuple[str, dict[str, Any]]:
-    """The role of machines, by its id: to delete machines of their resource group, as one needs for its own end."""
-    text = templates.render("policies/azure-machine.json", subscription=subscription, resource_group=group)
-    role = json.loads(text)
-    [scope] = role["AssignableScopes"]
+@dataclass(frozen=True, kw_only=True)
+class Role:
+    """A role of ours.
+
+    Parameters
+    ----------
+    scope
+        Where it can be given.
+    id
+        Its own.
+    definition
+        What it says.
+    """
+
+    scope: str
+    id: str
+    definition: Mapping[str, Any]
+
+
+def role(name: str, subscription: str, group: str) -> Role:
+    """A role of ours, as `templates/policies` says it.
+
+    Parameters
+    ----------
+    name
+        `azure-machine`, which deletes machines as each does at its own end; `azure-scheduler`, which orders them; or
+        `azure-operations`, which sees how orders go.
+    subscription, group
+        Where it can be given.
+    """
+    said = json.loads(
+        templates.render(f"policies/{name}.json", subscription=subscription, resource_group=group)
+    )
+    [scope] = said["AssignableScopes"]
+    where = f"{group}, {subscription}" if "/resourceGroups/" in scope else subscription
     properties = {
-        "roleName": f"{role['Name']} ({group}, {subscription})",  # unique in a tenant
-        "description": role["Description"],
+        "roleName": f"{said['Name']} ({where})",  # unique in a tenant
+        "description": said["Description"],
         "type": "CustomRole",
         "permissions": [
-            {"actions": role["Actions"], "notActions": [], "dataActions": [], "notDataActions": []}
+            {"actions": said["Actions"], "notActions": [], "dataActions": [], "notDataActions": []}
         ],
         "assignableScopes": [scope],
     }
-    return str(uuid.uuid5(SPACE, scope.lower())), {"properties": properties}
+    # The machines' was the first, and has the scope alone in its id.
+    whose = scope if name == MACHINE else f"{scope}/{name}"
+    return Role(scope=scope, id=str(uuid.uuid5(SPACE, whose.lower())), definition={"properties": properties})
 
 
 def ensure(
     azure: Azure,
-    config: AzureVMConfig,
-    identity: Mapping[str, Any],
+    group: str,
+    identities: Mapping[str, Mapping[str, Any]],
     vaults: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """Give machines what they need; an identity of the user's has what the user gave it.
+    """Give the landing's own identities what they need.
 
     Parameters
     ----------
-    azure, config, identity, vaults
+    azure, group, vaults
         Whose, and on what.
+    identities
+        By what they are for, `machine` or `scheduler`; those of the user's are not among them, and have what the user
+        gave them.
 
     Raises
     ------
     CredentialsError
         When the caller may give no roles; says the commands for somebody who may.
     """
-    if config.machine_identity is not None:
-        return
-    group, principal = config.resource_group or "", identity["properties"]["principalId"]
-    scope = f"/subscriptions/{azure.subscription}/resourceGroups/{group}"
-    id, role = machine_role(azure.subscription, group)
-    whose = {"principal": principal, "kind": "ServicePrincipal"}
-    wanted = [
-        Assignment(scope=scope, role=id, **whose),
-        Assignment(scope=vaults["machine"]["id"], role=READER, **whose),
-    ]
-    there = _there(azure, group, principal)
-    _give(
-        azure, [one for one in wanted if not any(_covers(other, one) for other in there)], (scope, id, role)
-    )
+    for whose, identity in identities.items():
+        principal = identity["properties"]["principalId"]
+        who = {"principal": principal, "kind": "ServicePrincipal"}
+        own = [role(name, azure.subscription, group) for name in ROLES[whose]]
+        wanted = [
+            *(Assignment(scope=one.scope, role=one.id, **who) for one in own),
+            Assignment(scope=vaults["machine"]["id"], role=READER, **who),
+        ]
+        there = _there(azure, group, principal)
+        _give(azure, [one for one in wanted if not any(_covers(other, one, own) for other in there)], own)
 
 
 def let_in(azure: Azure, group: str) -> None:
@@ -160,38 +193,45 @@ def _there(azure: Azure, group: str, principal: str) -> list[dict[str, Any]]:
     )
 
 
-def _covers(there: Mapping[str, Any], wanted: Assignment) -> bool:
-    """Whether what there is does for what is wanted; another role on the group may be what a user made of ours."""
+def _covers(there: Mapping[str, Any], wanted: Assignment, own: Sequence[Role]) -> bool:
+    """Whether what there is does for what is wanted; a role that is not known may be what a user made of ours."""
     said = there["properties"]
-    reads = said["roleDefinitionId"].lower().endswith(READER)
-    return reads == (wanted.role == READER) and wanted.scope.lower().startswith(said["scope"].lower())
+    id = said["roleDefinitionId"].rpartition("/")[2].lower()
+    known = {READER, *(one.id for one in own)}
+    same = id == wanted.role or (id not in known and wanted.role != READER)
+    return same and wanted.scope.lower().startswith(said["scope"].lower())
 
 
-def _give(
-    azure: Azure, wanted: Sequence[Assignment], own: tuple[str, str, Mapping[str, Any]] | None = None
-) -> None:
-    """Give roles, after making the one of ours, whose scope, id and definition these are."""
+def _give(azure: Azure, wanted: Sequence[Assignment], own: Sequence[Role] = ()) -> None:
+    """Give roles, after making those of ours that are among them."""
+    made = [one for one in own if any(one.id == other.role for other in wanted)]
     try:
-        if own and any(one.role == own[1] for one in wanted):
-            azure.call("authorization", "role_definitions.create_or_update", *own[:2], dict(own[2]))
-        for one in wanted:
-            request = one.request(azure.subscription)
-            azure.call("authorization", "role_assignments.create", one.scope, one.name, request, fine=GIVEN)
+        for one in made:
+            azure.call(
+                "authorization", "role_definitions.create_or_update", one.scope, one.id, dict(one.definition)
+            )
+        for assignment in wanted:
+            request = assignment.request(azure.subscription)
+            azure.call(
+                "authorization",
+                "role_assignments.create",
+                assignment.scope,
+                assignment.name,
+                request,
+                fine=GIVEN,
+            )
     except CloudError as error:
         if code(error) not in REFUSED:
             raise
-        commands = "\n".join(f"  {line}" for line in _commands(azure, wanted, own))
+        commands = "\n".join(f"  {line}" for line in _commands(azure, wanted, made))
         raise CredentialsError(
             f"{error}\nWhoever may give roles there can run these, once for everybody:\n{commands}"
         ) from error
 
 
-def _commands(
-    azure: Azure, wanted: Sequence[Assignment], own: tuple[str, str, Mapping[str, Any]] | None
-) -> Iterator[str]:
-    if own and any(one.role == own[1] for one in wanted):
-        scope, id, definition = own
-        url = f"{azure.endpoints.manager}{scope}{DEFINITION}{id}?api-version=2022-04-01"
-        yield f"az rest --method put --url '{url}' --body '{json.dumps(definition)}'"
-    for one in wanted:
-        yield one.command
+def _commands(azure: Azure, wanted: Sequence[Assignment], made: Sequence[Role]) -> Iterator[str]:
+    for one in made:
+        url = f"{azure.endpoints.manager}{one.scope}{DEFINITION}{one.id}?api-version=2022-04-01"
+        yield f"az rest --method put --url '{url}' --body '{json.dumps(one.definition)}'"
+    for assignment in wanted:
+        yield assignment.command

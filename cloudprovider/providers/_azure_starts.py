@@ -96,11 +96,16 @@ def planned(
 ) -> Plan:
     """How the machines are made, with how many workers each, and where their secret is."""
     kinds = {role: kind_of(config, choices[role], images[role], config.markets(role)) for role in names.ROLES}
-    secret = _azure_boot.secret(landing.vaults["machine"], identity.name, landing.client_id)
+    vault, client_ids = (
+        landing.vaults["machine"],
+        {role: landing.identity_of(role)[1] for role in names.ROLES},
+    )
     per_machine = config.workers_per_machine or max(1, kinds["worker"].gpus)
     made = {
         boot.role: dataclasses.replace(
-            boot, secret=secret, processes=per_machine if boot.role == "worker" else boot.processes
+            boot,
+            secret=_azure_boot.secret(vault, identity.name, client_ids[boot.role]),
+            processes=per_machine if boot.role == "worker" else boot.processes,
         )
         for boot in boots
     }
@@ -251,7 +256,8 @@ def allow(azure: Azure, config: AzureVMConfig, plan: Plan, sources: Collection[s
 
 def user_data(azure: Azure, config: AzureVMConfig, boot: Boot, plan: Plan) -> bytes:
     """What a machine is told at its first boot."""
-    where = {"client_id": plan.landing.client_id, "manager": azure.endpoints.manager}
+    _, client_id = plan.landing.identity_of(boot.role)
+    where = {"client_id": client_id, "manager": azure.endpoints.manager}
     return _azure_boot.user_data(config, plan.identity, boot, gpus=plan.kinds[boot.role].gpus, **where)
 
 

@@ -120,11 +120,11 @@ def _whole(
     config: AzureVMConfig, plan: Plan, boot: Boot, zones: Collection[str], properties: Mapping[str, Any]
 ) -> dict[str, Any]:
     """A resource that machines are, or come of."""
-    kind = plan.kinds[boot.role]
+    kind, (identity, _) = plan.kinds[boot.role], plan.landing.identity_of(boot.role)
     return {
         "location": plan.landing.region,
         "tags": machine_tags(config, plan.identity, boot),
-        "identity": {"type": "UserAssigned", "userAssignedIdentities": {plan.landing.identity: {}}},
+        "identity": {"type": "UserAssigned", "userAssignedIdentities": {identity: {}}},
         **({"plan": dict(kind.plan)} if kind.plan else {}),
         **({"zones": list(zones)} if zones else {}),
         "properties": dict(properties),

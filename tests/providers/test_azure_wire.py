@@ -478,18 +478,55 @@ def test_endpoints_of_another_cloud():
 
 def test_machine_role_is_narrow():
     """Machines may delete machines of their resource group and say why, and nothing else."""
-    id, role = _azure_roles.machine_role(SUBSCRIPTION, "dask-westeurope")
-    [permissions] = role["properties"]["permissions"]
+    role = _azure_roles.role("azure-machine", SUBSCRIPTION, "dask-westeurope")
+    properties = role.definition["properties"]
+    [permissions] = properties["permissions"]
 
-    assert [GROUP] == role["properties"]["assignableScopes"]
+    assert [GROUP] == properties["assignableScopes"]
     assert ["Microsoft.Compute/virtualMachines/delete", "Microsoft.Resources/tags/write"] == permissions[
         "actions"
     ]
-    assert id == _azure_roles.machine_role(SUBSCRIPTION, "dask-westeurope")[0]
-    assert id != _azure_roles.machine_role(SUBSCRIPTION, "dask-other")[0]
+    assert role.id == _azure_roles.role("azure-machine", SUBSCRIPTION, "dask-westeurope").id
+    assert role.id != _azure_roles.role("azure-machine", SUBSCRIPTION, "dask-other").id
 
 
-@pytest.mark.parametrize("name", ["azure", "azure-landing", "azure-machine", "azure-offers", "azure-tunnel"])
+def test_a_scheduler_that_orders_has_an_identity_of_its_own():
+    """The scheduler's machine of an autonomous cluster runs under another identity than workers, who may order nothing."""
+    landing = dataclasses.replace(LANDING, scheduler=f"{GROUP}/scheduler", scheduler_client_id="c-2")
+    assert (f"{GROUP}/scheduler", "c-2") == landing.identity_of("scheduler")
+    assert (LANDING.identity, LANDING.client_id) == landing.identity_of("worker")
+    assert (LANDING.identity, LANDING.client_id) == LANDING.identity_of("scheduler")
+
+
+def test_what_is_given_covers_what_is_wanted():
+    """A role is given once; a role that somebody made of ours counts, and one of ours for something else does not."""
+    own = [
+        _azure_roles.role(name, SUBSCRIPTION, "dask-westeurope") for name in _azure_roles.ROLES["scheduler"]
+    ]
+    group, operations = own
+    wanted = _azure_roles.Assignment(scope=group.scope, role=group.id, principal="p", kind="ServicePrincipal")
+
+    def there(role, scope):
+        return {"properties": {"roleDefinitionId": f"{_azure_roles.DEFINITION}{role}", "scope": scope}}
+
+    assert _azure_roles._covers(there(group.id, group.scope), wanted, own)
+    assert _azure_roles._covers(there("somebodys", group.scope), wanted, own)
+    assert not _azure_roles._covers(there(operations.id, operations.scope), wanted, own)
+    assert not _azure_roles._covers(there(_azure_roles.READER, group.scope), wanted, own)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "azure",
+        "azure-landing",
+        "azure-machine",
+        "azure-offers",
+        "azure-operations",
+        "azure-scheduler",
+        "azure-tunnel",
+    ],
+)
 def test_policies_are_roles(name):
     """Every printed policy is a role definition that `az role definition create` takes."""
     role = json.loads(policy(name, subscription=SUBSCRIPTION, resource_group="dask-westeurope"))
