@@ -21,8 +21,10 @@ __all__ = ["Why", "why"]
 LAST = re.compile(r"dask-cloud-runtime: ended: (.+)")
 #: What more than one cloud and kernel say of it: https://docs.kernel.org/admin-guide/mm/concepts.html#oom-killer
 MEMORY = re.compile(r"out ?of ?memory|oom.?kill|exceeded \d+% memory budget", re.IGNORECASE)
-#: Reasons that are ours: a fleet's for what it returned.
-RETURNED = ("released", "returned by another manager")
+#: Reasons that are ours: a fleet's for what it returned, and what providers tell their cloud of it.
+RETURNED = re.compile(r"released|returned by another manager|dask [a-z0-9-]+ gave it back\b.*")
+#: Reasons that say nothing beside another.
+EMPTY = re.compile(r"Essential container in task exited; (?=.)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,14 +63,14 @@ def why(machine: Machine, logs: str) -> Why:
             "has not ended: it runs" if machine.state is State.running else "has not ended: it is starting"
         )
     else:
-        cause = _cause(machine.reason.strip().rstrip("."), logs)
+        cause = _cause(EMPTY.sub("", machine.reason.strip().rstrip(".")), logs)
     return Why(machine=machine, cause=cause, logs=logs)
 
 
 def _cause(reason: str, logs: str) -> str:
     said = LAST.findall(logs)
-    if reason in RETURNED:
-        return f"it was not needed any more ({reason})"
+    if RETURNED.fullmatch(reason):
+        return "it was not needed any more"
     if MEMORY.search(reason) or (not said and MEMORY.search(logs)):
         return f"it ran out of memory ({reason or 'as its log says'}); workers with more memory would do"
     causes = [reason] if reason else []

@@ -82,7 +82,7 @@ class Report:
     seconds: float = 0.0
 
 
-def run(name: str = "fargate", *, keep: bool = False) -> Report:
+def run(name: str = "fargate", *, keep: bool = False, aside: bool = False) -> Report:
     """Run the demo.
 
     Parameters
@@ -91,13 +91,15 @@ def run(name: str = "fargate", *, keep: bool = False) -> Report:
         One of `STAGES`.
     keep
         Leave the embedded cloud up until Ctrl-C, and print how to connect to it.
+    aside
+        Say everything on stderr.
     """
     from rich.console import Console
 
     from cloudprovider.emulator import Emulator
 
     logging.getLogger("distributed.deploy.adaptive").setLevel(logging.WARNING)
-    console = Console(highlight=False)
+    console = Console(highlight=False, stderr=aside)
     began = time.monotonic()
     report, stage = Report(), STAGES[name]
     _say(

@@ -15,7 +15,16 @@ if TYPE_CHECKING:
 
     from cloudprovider.provider import Machine
 
-__all__ = ["CLOUDS", "Cloud", "cluster_class", "configured", "discover", "machines", "provider"]
+__all__ = [
+    "CLOUDS",
+    "Cloud",
+    "cluster_class",
+    "config_class",
+    "configured",
+    "discover",
+    "machines",
+    "provider",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +104,12 @@ def cluster_class(cloud: str) -> Any:
     return getattr(cloudprovider, CLOUDS[cloud].cluster)
 
 
+def config_class(cloud: str) -> Any:
+    """The Config of a provider, which needs no `distributed`."""
+    row = CLOUDS[cloud]
+    return getattr(importlib.import_module(row.module), row.config)
+
+
 def configured() -> tuple[str, ...]:
     """The clouds that can be asked: those that take no credentials, or whose credentials may be here."""
     return tuple(name for name, row in CLOUDS.items() if not row.vendor or credentials.configured(row.vendor))
@@ -103,9 +118,8 @@ def configured() -> tuple[str, ...]:
 def provider(cloud: str, name: str = NOBODY, **options: Any) -> Any:
     """A provider that can list and sweep, without a cluster of its own; it imports no `distributed`."""
     row = CLOUDS[cloud]
-    module = importlib.import_module(row.module)
-    config = getattr(module, row.config).named(name, **options)
-    return getattr(module, row.provider)(config, config.identity())
+    config = config_class(cloud).named(name, **options)
+    return getattr(importlib.import_module(row.module), row.provider)(config, config.identity())
 
 
 def machines(cloud: str, **options: Any) -> list[Machine]:

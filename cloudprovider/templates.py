@@ -16,7 +16,7 @@ from cloudprovider.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["HOLES", "holes", "names", "read", "render", "script", "unfit"]
+__all__ = ["HOLES", "holes", "names", "read", "render", "script", "shipped", "unfit"]
 
 BASE64 = r"([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
 IMAGE = r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,511}"
@@ -69,10 +69,30 @@ HOLES = {
 HOLE = re.compile(r"\$\{([a-z_]+)\}")
 
 
+#: The folders that the package brings, of which not each is in every version.
+FOLDERS = ("templates", "terraform", "cloudformation")
+
+
+def folder(name: str) -> Path:
+    """A folder of the package's: in the wheel beside this module, in a checkout above it."""
+    packaged = Path(__file__).with_name(name)
+    return packaged if packaged.is_dir() else Path(__file__).parents[1] / name
+
+
 def root() -> Path:
-    """The folder of the templates: in the wheel beside this module, in a checkout above it."""
-    packaged = Path(__file__).with_name("templates")
-    return packaged if packaged.is_dir() else Path(__file__).parents[1] / "templates"
+    """The folder of the templates."""
+    return folder("templates")
+
+
+def shipped() -> dict[str, Path]:
+    """Every file that the package brings for people to build on, by its name: `templates/...` and the like."""
+    return {
+        f"{name}/{path.relative_to(folder(name)).as_posix()}": path
+        for name in FOLDERS
+        for path in sorted(folder(name).rglob("*"))
+        if path.is_file()
+        and not any(part.startswith((".", "__")) for part in path.relative_to(folder(name)).parts)
+    }
 
 
 def names() -> list[str]:

@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -13,16 +14,16 @@ import time
 import urllib.request
 from contextlib import suppress
 
+import boto3
 import pytest
 from click.testing import CliRunner
 from contract import until
 from embedded import SMALL, nothing_left, running
 
-from cloudprovider import EC2Cluster, FargateCluster, ProcessCluster, discovery, templates
+from cloudprovider import EC2Cluster, FargateCluster, ProcessCluster, discovery
 from cloudprovider.cli import COMMANDS, cloud
 from cloudprovider.cli.logs import fresh
-from cloudprovider.cli.offline import POLICIES
-from cloudprovider.cli.text import columns, length
+from cloudprovider.providers._ecs_wire import PLACED, place_of
 from cloudprovider.providers.local import LocalConfig, LocalProvider
 from cloudprovider.security import make_secrets
 
@@ -78,6 +79,24 @@ def leftover(directory, name, **changed):
     return provider
 
 
+def columns_of(result, *columns):
+    """Of the rows that a command printed as JSON, one list a column, each through its function."""
+    rows = json.loads(result.stdout)
+    return [[read(row[name]) for row in rows] for name, read in columns]
+
+
+def typed(answer, *arguments, directory):
+    """The exit code of a command in a terminal in which this is typed."""
+    master, terminal = pty.openpty()
+    environ = {**os.environ, "DASK_CLOUD__LOCAL__DIRECTORY": directory}
+    with dask_cloud(*arguments, stdin=terminal, env=environ) as asking:
+        os.write(master, answer.encode())
+        asking.communicate(timeout=60)
+    os.close(master)
+    os.close(terminal)
+    return asking.returncode
+
+
 def dask_cloud(*arguments, **options):
     """Start the command line in a process of its own."""
     code = "from cloudprovider.cli import cloud; cloud()"
@@ -113,7 +132,7 @@ def test_called_wrongly(run):
 def test_no_markup(run, cluster):
     """What is written into a pipe has no colours, and fits 80 columns."""
     for command in (("list", *LOCAL), ("show", "shown", *LOCAL), ("price", "ec2", "--region", "us-east-1")):
-        output = run(*command, color=True).output
+        output = run(*command).output
         assert "\x1b" not in output
         assert 80 >= max(map(len, output.splitlines()))
 
@@ -127,26 +146,35 @@ def test_classes_of_every_cloud():
 
 
 def test_error_is_one_message(run, emulated_aws):
-    """What a cloud refuses is one message and exit code 1, not a traceback."""
+    """What a cloud refuses is one message and an exit code that says what kind it is, not a traceback."""
     with emulated_aws.inject("expired-credentials"):
         result = run("list", *FARGATE)
-    assert 1 == result.exit_code
-    assert "Error: CredentialsError" in result.output
+    assert 4 == result.exit_code
+    assert "Error: CredentialsError" in result.stderr
+
+
+def test_no_permission_to_list(run, emulated_aws):
+    """Who may not list is told which permission lacks."""
+    with emulated_aws.inject("denied", operation="DescribeInstances"):
+        result = run("list", "--cloud", "ec2")
+    assert (4, True) == (result.exit_code, "ec2:DescribeInstances" in result.stderr)
 
 
 def test_cloud_that_cannot_be_asked(run, emulated_aws, cluster):
-    """A cloud that nobody named and that refuses is mentioned; the others are listed all the same."""
+    """A cloud that refuses is mentioned, by words and exit code; the others are listed all the same."""
     with emulated_aws.inject("expired-credentials"):
         result = run("list", "--json")
-    assert 0 == result.exit_code
-    assert "fargate is left out. CredentialsError" in result.stderr
+        named = run("list", *FARGATE, *LOCAL, "--json")
+    assert (9, 9) == (result.exit_code, named.exit_code)
+    assert "Left out: fargate, ecs. CredentialsError" in result.stderr
+    assert ["shown"] == [row["cluster"] for row in json.loads(named.stdout)]
     assert ["shown"] == [row["cluster"] for row in json.loads(result.stdout)]
 
 
 def test_wrong_region_is_no_empty_list(run, emulated_aws):
     """A region that there is not is an error, though no cloud was named."""
     result = run("list", "--region", "eu-centrall-1")
-    assert (1, True) == (result.exit_code, "did you mean 'eu-central-1'" in result.output)
+    assert (2, True) == (result.exit_code, "did you mean 'eu-central-1'" in result.output)
 
 
 # -- list --------------------------------------------------------------------------------------------------
@@ -204,18 +232,19 @@ def test_show_for_programs(run, cluster):
     assert (cluster.identity.expires, cluster.identity.owner) == (shown["expires"], shown["owner"])
 
 
-@pytest.mark.parametrize("command", [("show",), ("logs",), ("open",), ("down", "--yes"), ("sweep", "--yes")])
+@pytest.mark.parametrize("command", ["show", "logs", "open", "scale shwn 1", "down --yes", "sweep --yes"])
 def test_nearest_name(run, cluster, command):
-    """A name that does not exist is refused with the nearest that does."""
-    result = run(command[0], "shwn", *command[1:], *LOCAL)
-    assert 1 == result.exit_code
-    assert "No cluster 'shwn' runs in local; did you mean 'shown'?" in result.output
+    """A name that does not exist is refused with the nearest that does, wherever a name is taken."""
+    first, *more = command.split()
+    result = run(first, *([] if "shwn" in more else ["shwn"]), *more, *LOCAL)
+    assert 3 == result.exit_code
+    assert "No cluster 'shwn' runs in local; did you mean 'shown'?" in result.stderr
 
 
 def test_impossible_name(run):
     """A name that no cluster can have is refused before any cloud is asked."""
     result = run("show", "Not a name")
-    assert (1, True) == (result.exit_code, "ConfigError: name='Not a name'" in result.output)
+    assert (2, True) == (result.exit_code, "ConfigError: name='Not a name'" in result.output)
 
 
 # -- logs --------------------------------------------------------------------------------------------------
@@ -242,8 +271,24 @@ def test_logs_of_a_dead_machine(run, cluster):
     cluster.provider.create(cluster.provider.boot("worker"), 1)  # without a scheduler's address it ends
     dead = until(lambda: _dead(cluster, worker), 30, "the machine has ended")
     output = run("logs", "shown", "--machine", dead, *LOCAL).output
-    assert f"== ended {dead}" in output
+    assert f"== worker, ended {dead}" in output
     assert 2 <= len(output.splitlines())
+    everything = run("logs", "shown", *LOCAL).output
+    assert everything.index(f"== worker, ended {dead}") < everything.index(f"== worker {worker}")
+    shown = json.loads(run("show", "shown", *LOCAL, "--json").output)
+    why = next(machine["why"] for machine in shown["ended"] if machine["id"] == dead)
+    assert why.startswith(f"Worker {dead} (process, on-demand, local) ended after ")
+    assert "it said" in why
+    assert why in " ".join(run("show", "shown", *LOCAL).output.split())
+
+
+def test_logs_of_an_unknown_machine(run, cluster):
+    """A machine that there is not is refused with the nearest; the beginning of an id is enough."""
+    [worker] = cluster.workers
+    unknown = run("logs", "shown", "--machine", f"{worker}x", *LOCAL)
+    assert (3, True) == (unknown.exit_code, f"did you mean '{worker}'" in unknown.stderr)
+    assert f"== worker {worker}" in run("logs", "shown", "--machine", worker[:-1], *LOCAL).output
+    assert 3 == run("logs", "shown", "--machine", "local-", *LOCAL).exit_code
 
 
 def _dead(cluster, other):
@@ -306,7 +351,7 @@ def test_open_until_the_cluster_ends(directory, left):
     assert opened.stdout.readline().startswith("http://127.0.0.1:")
     left.sweep("left")
     _, said = opened.communicate(timeout=60)
-    assert (1, True) == (opened.returncode, "Error: CloudError: Cluster 'left' has ended." in said)
+    assert (1, True) == (opened.returncode, "Error: Cluster 'left' has ended." in said)
 
 
 def test_open_what_is_not_served(run, cluster):
@@ -328,11 +373,15 @@ def test_scale(run, left):
     assert ["scheduler"] == [machine.role for machine in left.list("left")]
 
 
-def test_down(run, left):
-    """A cluster is ended after a yes, with nothing left; without one it runs on."""
-    refused = run("down", "left", *LOCAL, input="n\n")
-    assert (1, 1) == (refused.exit_code, len(left.list("left")))
-    result = run("down", "left", *LOCAL, input="y\n")
+def test_down(run, directory, left):
+    """A cluster is ended after a yes, with nothing left; without one, or where nobody can be asked, it runs on."""
+    unasked = run("down", "left", *LOCAL)
+    assert (8, True) == (
+        unasked.exit_code,
+        "End 1 machine of left on local: this takes --yes" in unasked.stderr,
+    )
+    assert (8, 1) == (typed("n\n", "down", "left", *LOCAL, directory=directory), len(left.list("left")))
+    result = run("down", "left", *LOCAL, "--yes")
     assert 0 == result.exit_code, result.output
     assert "Closed ProcessCluster 'left'" in result.output
     assert not (left.config.root / "left").exists()
@@ -344,51 +393,56 @@ def test_down_without_its_scheduler(run, left):
     address = f"tls://{scheduler.private_address}:8786"
     left.create(dataclasses.replace(left.boot("worker"), scheduler=address), 1)
     left.delete([scheduler.id])
+    assert "no scheduler" in run("list", *LOCAL).stdout
     result = run("down", "left", *LOCAL, "--yes", "--json")
     assert 0 == result.exit_code, result.output
     assert not json.loads(result.stdout)["asked"]
-    assert "the API alone" in result.stderr
+    assert "API alone" in result.stderr
     assert [] == left.list("left")
 
 
-def test_sweep_says_first_what_would_go(run, cluster):
-    """Without a yes nothing ends; as JSON it is only said."""
-    result = run("sweep", "shown", *LOCAL)
-    assert (1, True) == (result.exit_code, "2 machines" in result.output)
-    [said] = json.loads(run("sweep", "shown", *LOCAL, "--json").output)
-    assert ("shown", 2, "") == (said["cluster"], len(said["machines"]), said["in_use"])
-    assert 2 == len(cluster.provider.list("shown"))
-
-
-def test_sweep(run, left):
-    """A sweep ends a cluster that somebody left, and says what it removed."""
-    result = run("sweep", "left", *LOCAL, "--yes")
-    assert 0 == result.exit_code, result.output
-    assert "Ended 1 machine and removed 1 resource." in result.output
+def test_sweep(run, directory, left):
+    """A sweep says first what would go, ends after a yes a cluster that somebody left, and says what it removed."""
+    said = run("sweep", "left", *LOCAL, "--json")
+    assert (8, [1], [""]) == (said.exit_code, *columns_of(said, ("machines", len), ("in_use", str)))
+    unasked = run("sweep", "left", *LOCAL)
+    assert (8, True) == (unasked.exit_code, "left  local  1 machine" in unasked.stdout)
+    assert 1 == len(left.list("left"))
+    assert 0 == typed("y\n", "sweep", "left", *LOCAL, directory=directory)
     assert [] == left.list("left")
 
 
 def test_sweep_refuses_what_is_in_use(run, cluster):
-    """A cluster whose scheduler has a client or work is not swept, unless by force."""
+    """A cluster whose scheduler has a manager, a client or work is not swept, unless by force."""
+    led = run("sweep", "shown", *LOCAL, "--yes")
+    assert (7, True) == (led.exit_code, "led by" in led.stdout)
     with cluster.get_client() as client:
         working = client.submit(time.sleep, 600)
         until(lambda: any(client.processing().values()), 30, "it computes")
         result = run("sweep", "shown", *LOCAL, "--yes")
         forced = run("sweep", "shown", *LOCAL, "--force", "--json")
         working.cancel()
-    assert (1, True) == (result.exit_code, "shown in use; --force" in result.output)
-    assert "1 client, has work" in result.output
-    assert "" == json.loads(forced.stdout)[0]["in_use"]
+    assert (7, True) == (result.exit_code, "shown in use; --force" in result.stderr)
+    assert "1 client, has work" in result.stdout
+    assert (8, "") == (forced.exit_code, json.loads(forced.stdout)[0]["in_use"])
     assert 2 == len(cluster.provider.list("shown"))
 
 
 def test_sweep_of_what_cannot_be_asked(run, left):
-    """That nobody could ask a scheduler is said, and does not keep its cluster."""
+    """A cluster whose scheduler nobody can ask is in use until its lease is over, unless by force."""
     secrets = make_secrets(left.identity)  # other keys
-    (left.config.root / "left" / "client.secret").write_text(secrets.client)
-    result = run("sweep", "left", *LOCAL, "--yes")
-    assert 0 == result.exit_code, result.output
-    assert "Whether left is in use could not be asked: What answers at" in result.stderr
+    home = left.config.root / "left"
+    (home / "client.secret").write_text(secrets.client)
+    refused = run("sweep", "left", *LOCAL, "--yes")
+    assert (7, 1) == (refused.exit_code, len(left.list("left")))
+    assert "Whether left is in use could not be asked: What answers at" in refused.stderr
+    assert "maybe: its lease is not over" in refused.stdout
+    tags = json.loads((home / "tags.json").read_text())
+    (home / "tags.json").write_text(json.dumps({**tags, "dask-expires": str(int(time.time()) - 60)}))
+    over = run("sweep", "left", *LOCAL, "--yes")
+    assert (0, True) == (over.exit_code, "Ended 1 machine and removed 1 resource." in over.stdout), (
+        over.output
+    )
     assert [] == left.list("left")
 
 
@@ -411,6 +465,24 @@ def test_sweep_of_the_expired(run, directory):
     assert "removed 1 resource." in run("sweep", "future", *LOCAL, "--yes").output
 
 
+def test_another_version(run, left):
+    """A cluster whose records another version wrote is listed and ended; what needs them says so in a sentence."""
+    boot = left.config.root / "left" / "worker.boot"
+    boot.write_text(json.dumps({**json.loads(boot.read_text()), "version": 99}))
+    assert "left" in run("list", *LOCAL).stdout
+    scaled = run("scale", "left", "1", *LOCAL)
+    assert (1, True) == (scaled.exit_code, "made by another version of dask-cloud" in scaled.stderr)
+    assert "another version" in run("show", "left", *LOCAL).stdout
+    ended = run("down", "left", *LOCAL, "--yes")
+    assert (0, []) == (ended.exit_code, left.list("left")), ended.output
+
+
+def test_task_definition_of_another_version():
+    """A task definition of which another version wrote the label is no reason to list nothing."""
+    definition = {"containerDefinitions": [{"dockerLabels": {PLACED: '{"landing": "{}"}'}}]}
+    assert "" == place_of(definition)
+
+
 # -- on a cloud --------------------------------------------------------------------------------------------
 
 
@@ -423,9 +495,13 @@ def test_whole_life_on_fargate(run, emulated_aws):
     assert all(machine["spent"] > 0 and machine["zone"] for machine in shown["machines"])
     assert shown["cost"]["per_hour"] > 0
 
+    assert (20 * 60, 0, False) == (shown["leases"]["idle"], len(shown["clients"]), shown["working"])
+    assert "scheduler answers" in [moment["what"] for moment in shown["timeline"]]
+
     people = run("show", "afar").stdout
-    assert 80 >= max(map(len, people.splitlines()))
+    assert 80 >= max(len(line) for line in people.splitlines() if "https://" not in line)
     assert "1 worker: 0.25 vCPU, 0.5 GiB, X86_64, spot" in people
+    assert "It ends after 20 min without work, 10 min without client and work" in people
     assert "dask-cloud-runtime" in run("logs", "afar").stdout
 
     assert 2 == json.loads(run("scale", "afar", "2", "--json").stdout)["workers"]
@@ -435,6 +511,12 @@ def test_whole_life_on_fargate(run, emulated_aws):
     assert "Closed FargateCluster 'afar': $" in ended.stdout
     assert nothing_left(emulated_aws)
 
+    after = run("show", "afar").stdout
+    assert "has ended: none of its machines runs" in after
+    assert "3 machines ended" in after
+    assert "the cluster asked for the end" in " ".join(after.split())
+    assert "== scheduler, ended" in run("logs", "afar", "--lines", "1").stdout
+
 
 def test_clouds_side_by_side(run, emulated_aws, cluster):
     """Clusters of all clouds are listed together; one on EC2 is shown with its price, and swept to the last."""
@@ -443,7 +525,16 @@ def test_clouds_side_by_side(run, emulated_aws, cluster):
     assert [("abroad", "ec2"), ("shown", "local")] == [(row["cluster"], row["cloud"]) for row in rows]
     [scheduler] = json.loads(run("show", "abroad", "--json").stdout)["machines"]
     assert ("c7i.large", True) == (scheduler["kind"], scheduler["spent"] > 0)
-    swept = run("sweep", "abroad", "--yes")
+    boto3.client("ssm").put_parameter(
+        Name="/dask/abroad/plan-0", Value="e30=", Type="SecureString", Overwrite=True
+    )
+    boto3.client("ec2").delete_tags(
+        Resources=[scheduler["id"]], Tags=[{"Key": "dask-expires"}, {"Key": "dask-group"}]
+    )
+    assert "another version" in run("show", "abroad").stdout
+    assert [None] == [row["expires"] for row in json.loads(run("list", "--cloud", "ec2", "--json").stdout)]
+    assert 7 == run("sweep", "abroad", "--yes").exit_code
+    swept = run("sweep", "abroad", "--force", "--yes")
     assert (0, True) == (swept.exit_code, "Ended 1 machine and" in swept.output), swept.output
     assert nothing_left(emulated_aws)
 
@@ -466,158 +557,3 @@ def test_emulate(vendor):
     served.send_signal(signal.SIGINT)
     served.communicate(timeout=30)
     assert 0 == served.returncode
-
-
-# -- price -------------------------------------------------------------------------------------------------
-
-QUOTE = (
-    "price", "fargate", "--n-workers", "10", "--worker-cpu", "4", "--worker-memory", "16 GiB",
-    "--region", "eu-central-1",
-)  # fmt: skip
-
-
-def test_price_of_fargate(run):
-    """A Fargate cluster's price is that of its scheduler and workers by the table, dated."""
-    quote = json.loads(run(*QUOTE, "--json").output)
-    assert quote["per_hour"] == pytest.approx(sum(line["per_hour"] for line in quote["machines"]))
-    assert {("scheduler", 1), ("worker", 10)} == {(m["role"], m["machines"]) for m in quote["machines"]}
-    assert f"by prices of {quote['date']}" in run(*QUOTE).output
-
-
-def test_price_of_spot(run):
-    """Spot is cheaper, for the workers alone."""
-    prices = [json.loads(run(*QUOTE, *more, "--json").output) for more in ((), ("--spot",))]
-    steady, spot = ({m["role"]: m["per_hour"] for m in one["machines"]} for one in prices)
-    assert steady["scheduler"] == spot["scheduler"]
-    assert steady["worker"] > spot["worker"] > 0
-
-
-def test_price_of_what_is_not_sold(run):
-    """A size, a type or a region that there is not is refused with the nearest."""
-    size = run("price", "fargate", "--worker-cpu", "3", "--region", "us-east-1")
-    kind = run("price", "ec2", "--instance-type", "m7i.xlrge", "--region", "us-east-1")
-    region = run("price", "ec2", "--region", "us-eest-1")
-    assert [1, 1, 1] == [result.exit_code for result in (size, kind, region)]
-    for said, result in (("4 vCPU with 8 GiB", size), ("'m7i.xlarge'", kind), ("'us-east-1'", region)):
-        assert said in result.output
-
-
-def test_price_of_ec2(run):
-    """A named type is priced with its disk and address, and the scheduler with a type that fits it."""
-    named = ("price", "ec2", "--instance-type", "m7i.xlarge", "--region", "us-east-1", "--n-workers", "2")
-    quote = json.loads(run(*named, "--disk-size", "30", "--json").output)
-    worker = next(line for line in quote["machines"] if line["role"] == "worker")
-    assert ("m7i.xlarge, 30 GiB disk", 2) == (worker["kind"], worker["machines"])
-    assert 2 * 0.2099 == pytest.approx(worker["per_hour"], abs=0.0002)
-    private = json.loads(run(*named, "--private", "--json").output)
-    assert "public IPv4" not in private["parts"]
-
-
-@pytest.mark.parametrize(
-    ("command", "machines", "parts"),
-    [
-        (
-            ("gcp", "--region", "europe-west4", "--instance-type", "n2-standard-4", "--n-workers", "2"),
-            [(1, "e2-standard-2, 10 GiB disk"), (2, "n2-standard-4, 10 GiB disk")],
-            {"machine", "disk", "public IPv4"},
-        ),
-        (
-            (
-                "gcp", "--region", "us-central1", "--gpu", "1", "--gpu-type", "nvidia-tesla-t4", "--cpu", "4",
-                "--memory", "15 GiB", "--scheduler-instance-type", "e2-standard-4",
-            ),
-            [(1, "e2-standard-4, 10 GiB disk"), (1, "n1-standard-4, 10 GiB disk")],
-            {"machine", "disk", "public IPv4", "nvidia-tesla-t4 GPUs"},
-        ),
-        (
-            ("azure", "--region", "westeurope", "--instance-type", "Standard_D4s_v5", "--spot"),
-            [(1, "Standard_D2als_v7, 30 GiB disk"), (1, "Standard_D4s_v5, 30 GiB disk")],
-            {"machine", "disk", "public IPv4"},
-        ),
-        (
-            ("azure", "--region", "eastus", "--gpu", "2", "--n-workers", "8", "--private"),
-            [(1, "Standard_D2als_v7, 30 GiB disk"), (2, "Standard_NC64as_T4_v3, 30 GiB disk")],
-            {"machine", "disk"},
-        ),
-    ],
-)  # fmt: skip
-def test_price_of_other_clouds(run, command, machines, parts):
-    """What is named is priced, and what is not is the cheapest that fits; a worker has each of a machine's GPUs."""
-    quote = json.loads(run("price", *command, "--json").output)
-
-    assert machines == [(one["machines"], one["kind"]) for one in quote["machines"]]
-    assert parts == set(quote["parts"])
-    assert [] == quote["unknown"]
-
-
-@pytest.mark.parametrize(
-    ("command", "words"),
-    [
-        (("gcp", "--region", "us-central"), "no region 'us-central'; did you mean 'us-central1'"),
-        (
-            ("gcp", "--region", "us-central1", "--instance-type", "n2-standrd-4"),
-            "did you mean 'n2-standard-4'",
-        ),
-        (("azure", "--region", "westeurop"), "no region 'westeurop'; did you mean 'westeurope'"),
-        (("azure", "--region", "westeurope", "--cpu", "9999"), "no x86_64 size with 9999 vCPU"),
-    ],
-)
-def test_price_of_what_other_clouds_do_not_have(run, command, words):
-    """A wrong region or type is refused with the nearest right one."""
-    result = run("price", *command)
-
-    assert (1, True) == (result.exit_code, words in result.output)
-
-
-def test_price_nobody_knows(run):
-    """A spot machine's price, of which there is no table, is unknown and never nothing."""
-    result = run("price", "ec2", "--instance-type", "m7i.xlarge", "--spot", "--region", "us-east-1")
-    assert (0, True) == (result.exit_code, "at least $" in result.output)
-    assert "Its price is unknown, so it is not in it: spot m7i.xlarge machines in us-east-1" in result.output
-
-
-def test_price_needs_no_credentials():
-    """A price is said with neither credentials nor a network."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    environ |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
-    priced = dask_cloud(*QUOTE, env={**environ, "https_proxy": "http://127.0.0.1:9"})
-    said, _ = priced.communicate(timeout=60)
-    assert (0, True) == (priced.returncode, "10 workers" in said)
-
-
-# -- policy ------------------------------------------------------------------------------------------------
-
-
-def test_policy(run):
-    """The least-privilege policy is JSON that IAM takes."""
-    policy = json.loads(run("policy", "aws-fargate").output)
-    assert "2012-10-17" == policy["Version"]
-    assert any("ecs:RunTask" in statement["Action"] for statement in policy["Statement"])
-
-
-def test_every_policy_can_be_printed(run):
-    """Each policy that is shipped, but for the trust of roles, is a choice of the command."""
-    shipped = {
-        name.removeprefix("policies/").removesuffix(".json")
-        for name in templates.names()
-        if name.startswith("policies/")
-    }
-    assert shipped - {"aws-ecs-trust", "aws-ec2-trust"} == set(POLICIES)
-    allowed = {"aws": "Statement", "azure": "Actions", "gcp": "includedPermissions"}
-    for name in POLICIES:
-        assert json.loads(run("policy", name).output)[allowed[name.partition("-")[0]]]
-
-
-# -- text --------------------------------------------------------------------------------------------------
-
-
-def test_columns():
-    """Columns are as wide as their longest cell, and no line ends in blanks."""
-    assert ["  a    bb", "  ccc   d"] == columns([("a", "bb"), ("ccc", "d")], right={1}, indent=2)
-    assert [] == columns([])
-
-
-def test_length():
-    """A length of time is as short as it can be said."""
-    said = [length(seconds) for seconds in (-1, 59, 3599, 3600, 90_000)]
-    assert ["0 s", "59 s", "59 min", "1 h 00 min", "1 d 01 h"] == said

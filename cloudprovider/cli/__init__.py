@@ -1,8 +1,8 @@
 """`dask cloud ...`, the command line; `dask-cloud` is the same.
 
 A command's module is imported when the command is used: listing clusters imports neither an emulator nor
-`distributed`. What scripts can rely on: a command ends with 0 when it did what was asked, with 1 and one
-message when that was refused or failed, and with 2 when it was called wrongly.
+`distributed`. What scripts can rely on is the exit code, of `cloudprovider.cli.codes`, and what `--json` prints
+to stdout; what is said to people meanwhile goes to stderr.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ COMMANDS = {
     "doctor": "cloudprovider.cli.doctor:doctor",
     "down": "cloudprovider.cli.ending:down",
     "emulate": "cloudprovider.emulator.__main__:emulate",
-    "list": "cloudprovider.cli.looking:list_clusters",
+    "list": "cloudprovider.cli.listing:list_clusters",
     "logs": "cloudprovider.cli.logs:logs",
     "open": "cloudprovider.cli.managing:open_pages",
     "policy": "cloudprovider.cli.offline:policy",
     "price": "cloudprovider.cli.price:price",
     "scale": "cloudprovider.cli.managing:scale",
-    "show": "cloudprovider.cli.looking:show",
+    "show": "cloudprovider.cli.showing:show",
     "sweep": "cloudprovider.cli.ending:sweep",
+    "template": "cloudprovider.cli.template:template",
+    "up": "cloudprovider.cli.starting:up",
 }
 
 
@@ -45,7 +47,9 @@ def plain_errors() -> Iterator[None]:
     except BrokenPipeError:  # who read what we wrote has gone: click's own matter
         raise
     except (CloudError, ImportError, OSError) as error:
-        raise click.ClickException(f"{type(error).__name__}: {error}") from error
+        from cloudprovider.cli.codes import Failure
+
+        raise Failure.of(error) from error
 
 
 class Commands(click.Group):

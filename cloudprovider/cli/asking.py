@@ -1,4 +1,4 @@
-"""What a cluster's scheduler says of its use. Only this and a manager speak Dask, and import it."""
+"""What a cluster's scheduler says of itself. Only this and a manager speak Dask, and import it."""
 
 from __future__ import annotations
 
@@ -15,23 +15,33 @@ from cloudprovider.provider import contact
 from cloudprovider.security import client_security
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cloudprovider.provider import Machine, Provider
 
-__all__ = ["use_of"]
+__all__ = ["in_words", "status_of"]
 
 #: Seconds a scheduler may take to be reached, and to answer.
 REACH_S = 10.0
 
 
-def use_of(provider: Provider, scheduler: Machine) -> str:
-    """What a cluster is in use for, in words; empty when it is not.
+def status_of(provider: Provider, scheduler: Machine, secret: str) -> dict[str, Any]:
+    """What a scheduler says of its clients, work, leases and machines (`cloud_status`).
+
+    Parameters
+    ----------
+    provider
+        Attached to the cluster.
+    scheduler
+        Its scheduler's machine.
+    secret
+        The cluster's client secret.
 
     Raises
     ------
     CloudError, OSError
-        When its scheduler cannot be asked.
+        When it cannot be asked.
     """
-    secret = provider.attach().client
     config = provider.config
     with ExitStack() as stack:
         if config.tunnel:
@@ -44,15 +54,16 @@ def use_of(provider: Provider, scheduler: Machine) -> str:
             if host is None:
                 raise AccessError("Its scheduler has no address yet.")
             address = contact(host)
-        status = asyncio.run(_status(f"tls://{address}", client_security(secret)))
-    return in_words(status)
+        return asyncio.run(_status(f"tls://{address}", client_security(secret)))
 
 
-def in_words(status: dict[str, Any]) -> str:
-    """What a scheduler's `cloud_status` says of clients and work."""
-    clients = len(status["clients"])
+def in_words(status: Mapping[str, Any]) -> str:
+    """What a scheduler's `cloud_status` says that its cluster is in use for; empty when it is not."""
+    clients, lead = len(status["clients"]), status.get("lead") or {}
     said = [counted(clients, "client")] if clients else []
     said += ["has work"] if status["working"] else []
+    # The manager on the scheduler's own machine leads while nobody else does: that is no use.
+    said += [f"led by {lead['who']}"] if lead and not lead.get("standby") else []
     return ", ".join(said)
 
 

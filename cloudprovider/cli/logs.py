@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloudprovider.cli.finding import Where, cloud_option, region_option
+from cloudprovider.cli.codes import Code, Failure
+from cloudprovider.cli.finding import Where, cloud_option, name_argument, nearest, region_option
 from cloudprovider.errors import CloudError
+from cloudprovider.provider import find
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from cloudprovider.cli.finding import Home
+    from cloudprovider.provider import Machine
 
 __all__ = ["fresh", "logs"]
 
@@ -25,10 +28,10 @@ AT_ONCE, PAUSE_S, BACK = 8, 2.0, 1000
 
 
 @click.command(short_help="Show what NAME's machines wrote last.")
-@click.argument("name")
+@name_argument
 @cloud_option
 @region_option
-@click.option("--machine", default=None, metavar="ID", help="One machine, also one that has ended.")
+@click.option("--machine", default=None, metavar="ID", help="One machine; the beginning of its id will do.")
 @click.option("--lines", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Of each.")
 @click.option("--follow", is_flag=True, help="Go on until Ctrl-C, or until nothing runs any more.")
 @click.option("--json", "as_json", is_flag=True, help="For programs: one object a line.")
@@ -42,31 +45,62 @@ def logs(
     follow: bool,
     as_json: bool,
 ) -> None:
-    """Show the last log lines of the machines of cluster NAME."""
-    home = Where(clouds, region).home(name)
+    """Show the last log lines of the machines of cluster NAME, also of those that have ended.
+
+    Those that ended come first, then what runs: workers, and the scheduler last.
+    """
+    home = Where(clouds, region).home(name, ended=True)
     with suppress(CloudError):  # it only says where the logs are when they are not in the usual place
-        home.provider.attach()
+        find(home.provider)
     tell = _as_json if as_json else Headed()
     seen: dict[str, list[str]] = {}
     with ThreadPoolExecutor(AT_ONCE) as pool, suppress(KeyboardInterrupt):
         wanted = _wanted(home, machine)
         _round(home, wanted, lines, seen, tell, pool)
+        wanted = {id: role for id, role in wanted.items() if id in _living(home)}
         while follow and wanted:
             time.sleep(PAUSE_S)
-            now = _wanted(home, machine, again=True)
+            now = _living(home, again=True)
+            now = now if machine is None else {id: role for id, role in now.items() if id in wanted}
             _round(home, {**wanted, **now}, lines, seen, tell, pool)  # also the last of what has ended
             wanted = now
 
 
-def _wanted(home: Home, machine: str | None, *, again: bool = False) -> dict[str, str]:
-    """The machines to ask, with their roles."""
+def _living(home: Home, *, again: bool = False) -> dict[str, str]:
+    """The machines that run, with their roles, the scheduler last."""
     machines = home.provider.list(home.name) if again else home.machines
-    roles = {one.id: one.role for one in machines}
+    return {one.id: one.role for one in sorted(machines, key=lambda one: one.role, reverse=True)}
+
+
+def _wanted(home: Home, machine: str | None) -> dict[str, str]:
+    """The machines to ask at first, with their roles.
+
+    Raises
+    ------
+    Failure
+        When there is no such machine, or there are several.
+    """
+    roles = {**{one.id: f"{one.role}, ended" for one in _ended(home)}, **_living(home)}
     if machine is None:
         return roles
-    if again and machine not in roles:
-        return {}
-    return {machine: roles.get(machine, "ended")}
+    ids = [id for id in roles if id == machine] or [id for id in roles if id.startswith(machine)]
+    if len(ids) == 1:
+        return {ids[0]: roles[ids[0]]}
+    if ids:
+        raise Failure(f"{machine!r} begins the ids of {', '.join(ids)}: say which.", Code.unknown)
+    # A machine that its cloud has forgotten may have left a log.
+    if not home.provider.logs(machine, 1):
+        said = f"Cluster {home.name} has no machine {machine!r}{nearest(machine, [*roles], 'none is known')}"
+        raise Failure(said, Code.unknown)
+    return {machine: "ended"}
+
+
+def _ended(home: Home) -> Sequence[Machine]:
+    """The machines that the cloud knows to have ended, the latest last."""
+    try:
+        return sorted(home.provider.ended(home.name), key=lambda one: one.ended or 0.0)
+    except CloudError:  # who may list may not be allowed to look back
+        return []
 
 
 def _round(

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloudprovider import discovery
-from cloudprovider.cli.finding import Where, cloud_option, json_option, region_option
+from cloudprovider.cli.codes import Code, Failure
+from cloudprovider.cli.finding import Where, cloud_option, json_option, name_argument, region_option
 from cloudprovider.cli.text import counted
 from cloudprovider.errors import CloudError
 from cloudprovider.events import Phase
@@ -40,7 +41,7 @@ def attached(home: Home) -> Iterator[Any]:
 
 
 @click.command("open", short_help="Serve NAME's dashboard or Jupyter on this computer.")
-@click.argument("name")
+@name_argument
 @click.argument("page", type=click.Choice(["dashboard", "jupyter"]), default="dashboard")
 @cloud_option
 @region_option
@@ -92,7 +93,7 @@ def interrupted_by_sigterm() -> Iterator[None]:
 
 
 @click.command(short_help="Scale cluster NAME to N workers.")
-@click.argument("name")
+@name_argument
 @click.argument("n_workers", metavar="N", type=click.IntRange(0))
 @cloud_option
 @region_option
@@ -109,4 +110,4 @@ def scale(name: str, n_workers: int, clouds: tuple[str, ...], region: str | None
     else:
         click.echo(f"Cluster {name} has {counted(now, 'worker')}; before it had {before}.")
     if kept and now > n_workers:
-        raise CloudError(kept[-1].message)
+        raise Failure(kept[-1].message, Code.partly)

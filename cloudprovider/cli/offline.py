@@ -30,6 +30,8 @@ POLICIES = (
     "azure",
     "azure-landing",
     "azure-machine",
+    "azure-operations",
+    "azure-scheduler",
     "azure-offers",
     "azure-tunnel",
     "gcp",

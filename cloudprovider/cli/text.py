@@ -1,14 +1,17 @@
-"""What people see: columns of plain text, without colour or markup, the same in a terminal and in a file."""
+"""What people see: columns of plain text, the same in a terminal and in a file but for a bold line."""
 
 from __future__ import annotations
 
+import os
 import textwrap
 from typing import TYPE_CHECKING
+
+import click
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-__all__ = ["columns", "counted", "length", "wrapped"]
+__all__ = ["columns", "counted", "length", "strong", "wrapped"]
 
 #: Characters in a line of prose.
 WIDTH = 80
@@ -46,6 +49,25 @@ def counted(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def wrapped(sentences: Iterable[str]) -> list[str]:
-    """Each sentence as lines of prose."""
-    return [line for sentence in sentences for line in textwrap.wrap(sentence, WIDTH)]
+def wrapped(sentences: Iterable[str], *, indent: int = 0) -> list[str]:
+    """Each sentence as lines of prose; of an indented one the lines after the first stand further in."""
+    first, more = " " * indent, " " * 2 * indent
+    return [
+        line
+        for sentence in sentences
+        for line in textwrap.wrap(
+            sentence,
+            WIDTH,
+            initial_indent=first,
+            subsequent_indent=more,
+            break_long_words=False,  # who copies a link or an id wants it whole
+            break_on_hyphens=False,
+        )
+    ]
+
+
+def strong(line: str) -> str:
+    """A line in bold where that is shown: click takes it away from what goes into a file or a pipe."""
+    # https://no-color.org
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return line if plain else click.style(line, bold=True)

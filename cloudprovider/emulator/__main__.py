@@ -48,6 +48,7 @@ PR_SET_PDEATHSIG = 1
     show_default=True,
     help="Where machines are: on loopback, or each behind its VPC's router, with its rules enforced.",
 )
+@click.option("--json", "as_json", is_flag=True, help="Say it for programs: one object in one line.")
 @click.option("--die-with-parent", is_flag=True, hidden=True)
 def emulate(
     name: str,
@@ -59,6 +60,7 @@ def emulate(
     figures: str,
     network: str,
     *,
+    as_json: bool,
     die_with_parent: bool,
 ) -> None:
     """Serve an emulated CLOUD on loopback, and say how to use it."""
@@ -80,10 +82,10 @@ def emulate(
     check_figures(changed)
     profile = profile or ("fargate" if name == "aws" else name)
     options = {"profile": profile, "time_scale": time_scale, "seed": seed, "engine": engine, "port": port}
-    serve(name, figures=changed, network=network, **options)
+    serve(name, as_json=as_json, figures=changed, network=network, **options)
 
 
-def serve(name: str, **options: Any) -> None:
+def serve(name: str, *, as_json: bool = False, **options: Any) -> None:
     """Serve an emulated cloud until SIGINT or SIGTERM."""
     from cloudprovider.emulator.cloud import Cloud
 
@@ -91,10 +93,13 @@ def serve(name: str, **options: Any) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
     cloud = Cloud(name, **options)
-    click.echo(cloud.server.url)
-    click.echo(f"# The emulated {name} answers. To use it from another shell:")
-    for variable, value in cloud.environ().items():
-        click.echo(f"export {variable}={value}")
+    if as_json:
+        click.echo(json.dumps({"cloud": name, "url": cloud.server.url, "environment": cloud.environ()}))
+    else:
+        click.echo(cloud.server.url)
+        click.echo(f"# The emulated {name} answers. To use it from another shell:")
+        for variable, value in cloud.environ().items():
+            click.echo(f"export {variable}={value}")
     sys.stdout.flush()
     ended.wait()
     cloud.close()
