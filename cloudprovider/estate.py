@@ -158,27 +158,6 @@ class Estate:
             raise created.refusal or CloudError(f"{self.where} got no scheduler, and no reason.")
         [self._scheduler] = created.machines
 
-    def _paid_for(self, boot: Boot) -> Boot:
-        """The scheduler's Boot with how long the budget pays, should this manager be killed before it has said so.
-
-        Raises
-        ------
-        ConfigError
-            When the budget does not pay for the first minutes.
-        """
-        if self.config.budget is None:
-            return boot
-        budget, provider = Budget(usd=amount_of(self.config.budget)), self.provider
-        roles = ("scheduler", *["worker"] * self.fleet.target)
-        on_demand = {role: provider.rate(provider.likely(role)) for role in {*roles}}
-        rates = [on_demand[role] for role in roles]
-        spot = getattr(self.config, "spot", False)  # costs less, and who knows how much
-        budget.check_order(rates[:1] if spot else rates)
-        if spot and any(rate.unknown for rate in rates):
-            return boot
-        paid_s = budget.promise(rates, provider.boot_s)
-        return dataclasses.replace(boot, leases=dataclasses.replace(boot.leases, budget=paid_s))
-
     def find(self) -> None:
         """Find what another process made.
 
@@ -189,10 +168,7 @@ class Estate:
         """
         asked = self.config.allow_from is not None
         self._provider = self._provider_class(self.config, self.identity)
-        if self._beside:
-            self.provider.resume()
-        else:
-            self.client_secret = find(self.provider).client
+        self.client_secret = find(self.provider).client
         self.identity = self.provider.identity
         scheduler, worker = (self.provider.boot(role) for role in ("scheduler", "worker"))
         self.config = dataclasses.replace(
