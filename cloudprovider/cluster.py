@@ -34,6 +34,7 @@ from cloudprovider.notices import Notices
 from cloudprovider.paying import PayingCluster
 from cloudprovider.progress import say, shown
 from cloudprovider.provider import Machine, Provider, State
+from cloudprovider.telling import TellingCluster
 from cloudprovider.timeline import Timeline, timeline
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ AGAIN_S = 10.0
 GOODBYE_S = 10.0
 
 
-class CloudCluster(PayingCluster):
+class CloudCluster(TellingCluster, PayingCluster):
     """A Dask cluster on any provider; each cloud's class sets `config_class` and `provider_class`.
 
     Parameters
@@ -104,6 +105,7 @@ class CloudCluster(PayingCluster):
         self._calls: set[asyncio.Future[Any]] = set()
         self._manager: asyncio.Task[None] | None = None
         self._touch: asyncio.Future[None] | None = None
+        self._telling: asyncio.Future[None] | None = None
         self._tidying: asyncio.Future[None] | None = None
         self._reconciling: asyncio.Lock | None = None
         self._wake: asyncio.Event | None = None
@@ -223,6 +225,7 @@ class CloudCluster(PayingCluster):
         await self._renew()
         self._manager = asyncio.ensure_future(self._manage())
         self._touch = asyncio.ensure_future(self._stay_in_touch())
+        self._telling = asyncio.ensure_future(self._keep_telling())
         self._tidying = asyncio.ensure_future(self._tidy())
         await self._serve_pages()
         await self._welcome()
@@ -594,7 +597,7 @@ class CloudCluster(PayingCluster):
     async def _stop_own_tasks(self) -> None:
         if self._adaptive is not None:
             self._adaptive.stop()
-        for task in (self._bringing, self._manager, self._touch, self._tidying):
+        for task in (self._bringing, self._manager, self._touch, self._telling, self._tidying):
             if task is not None and not task.done():
                 task.cancel()
                 await asyncio.wait({task})

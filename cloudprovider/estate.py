@@ -332,6 +332,10 @@ class Estate:
             rate = self._rates[by] = self.provider.rate(machine)
         return rate
 
+    def known_rate(self, machine: Machine) -> Rate | None:
+        """What a machine costs, as far as it was learnt already."""
+        return self._rates.get(_priced_by(machine))
+
     def _read_meter(self) -> None:
         for machine in self._ever():
             self._meter.see(machine, self._rate(machine), self.provider.now())

@@ -40,8 +40,8 @@ LATE = {
     "scheduler": ("leaving.py", "scheduler.py"),
     "worker": ("gpus.py", "notices.py", "worker.py"),
 }
-#: Modules that no machine needs.
-AT_HOME = {"packing.py"}
+#: Modules that no machine needs at its boot; a manager brings the page.
+AT_HOME = {"packing.py", "page.py"}
 
 
 #: Modules that only annotations need.

@@ -19,6 +19,9 @@ Operations that it adds to the Scheduler's, for managers and machines (`await sc
     A worker's machine asks for a sign of life, and which workers of its own are known.
 `cloud_leave(machine=..., reason=...)`
     A worker's machine says why it ends.
+`cloud_tell(view=..., program=...)`
+    A manager tells what it knows, for the page *Cloud* of the dashboard; see `cloudruntime.page`, which may have to
+    come along as `program`. Returns whether the page is there.
 `cloud_leaving(machine=..., reason=..., within_s=...)`
     A worker's machine has a notice: it is emptied and gets no more tasks, and managers hear of it at once.
     Returns what became of it when it is empty, or its time is over.
@@ -29,7 +32,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import time
+import types
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +55,8 @@ if TYPE_CHECKING:
     from cloudruntime.child import Site
 
 __all__ = ["serve"]
+
+logger = logging.getLogger("distributed.scheduler")
 
 REPORT_S = 1.0
 #: How long workers get to close by themselves, and then by their nannies.
@@ -91,6 +98,7 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
         self.lead: Lead | None = None
         self.budget: tuple[dict[str, float], float] | None = None  # and when it was said
         self.left: deque[dict[str, Any]] = deque(maxlen=1000)
+        self.page: Any = None
         self.started = time.time()
         self.over = asyncio.Event()
 
@@ -108,7 +116,9 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
             cloud_leaving=self.cloud_leaving,
             cloud_renew=self.cloud_renew,
             cloud_status=self.cloud_status,
+            cloud_tell=self.cloud_tell,
         )
+        self._show()
 
     async def before_close(self) -> None:
         """End the workers while the scheduler still answers; nannies end what does not end itself."""
@@ -189,6 +199,26 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
             "work": work(self.scheduler),
             "versions": versions.installed(self.site.boot.versions),
         }
+
+    async def cloud_tell(self, view: dict[str, Any], program: str = "") -> bool:
+        """Show what a manager knows; return whether there is a page for it."""
+        if self.page is None and program:
+            self._show(program)
+        if self.page is not None:
+            self.page.tell(view)
+        return self.page is not None
+
+    def _show(self, program: str = "") -> None:
+        """Have the page, which no boot brings; whatever is wrong with it, the scheduler goes on without."""
+        try:
+            if program:
+                module = types.ModuleType("cloudruntime.page")
+                exec(program, module.__dict__)  # noqa: S102  (a client's, which may run anything here)
+            else:
+                from cloudruntime import page as module
+            self.page = module.Page(self)
+        except Exception as error:  # noqa: BLE001
+            logger.info("No page of the cloud: %s", error)
 
     def clients(self) -> list[str]:
         """Connected clients that are people's: not workers', not the scheduler's own bookkeeping."""
