@@ -25,6 +25,8 @@ logger = logging.getLogger("cloudprovider")
 
 #: What has gone, or never was.
 NO_ROLE = ("NoSuchEntity",)
+#: How IAM says that one may not.
+DENIED = ("AccessDenied",)
 
 
 def sweep(
@@ -68,16 +70,16 @@ def sweep(
 
     end_more()
     groups = groups_of(aws, cluster)
-    role = _remove_role(aws, cluster, groups, profiles=profiles)
+    role, kept = _remove_role(aws, cluster, groups, profiles=profiles)
     *removed, others = side_by_side([*free, ending])
-    gone, left = _remove_groups(aws, groups, end_more, patience_s)
+    gone, left = _remove_groups(aws, [] if kept else groups, end_more, patience_s)
     waiting: Sequence[str] = list({*ended, *others})
     for _ in moments(max(0.0, deadline - time.monotonic())):
         waiting = unfinished(waiting)
         if not waiting:
             break
     resources = [*role, *(name for some in removed for name in some), *gone]
-    return Swept(machines=tuple(ended), resources=tuple(resources), left=(*left, *waiting))
+    return Swept(machines=tuple(ended), resources=tuple(resources), left=(*kept, *left, *waiting))
 
 
 def swept(clusters: Iterable[str], sweep: Callable[[str], Swept]) -> tuple[str, ...]:
@@ -120,14 +122,29 @@ def tag_filter(cluster: str | None) -> list[dict[str, Any]]:
 
 def _remove_role(
     aws: AWS, cluster: str, groups: Iterable[Mapping[str, Any]], *, profiles: bool
-) -> Sequence[str]:
-    """Delete the role of a cluster's own, when one of its groups says that there may be one."""
+) -> tuple[Sequence[str], Sequence[str]]:
+    """Delete the role of a cluster's own, when one of its groups says that there may be one.
+
+    Returns what is gone, and what is left to who may know of roles: its group then stays as well, so that they
+    find it.
+    """
     if not any(tag["Key"] == ledger.AUTONOMOUS for group in groups for tag in group.get("Tags", ())):
-        return []
+        return [], []
     name = names.role(cluster, aws.region)
-    role = aws.call("iam", "get_role", fine=NO_ROLE, RoleName=name).get("Role", {})
-    if {"Key": ledger.CLUSTER, "Value": cluster} not in role.get("Tags", ()):
-        return []
+    try:
+        role = aws.call("iam", "get_role", fine=NO_ROLE, RoleName=name).get("Role", {})
+        if {"Key": ledger.CLUSTER, "Value": cluster} not in role.get("Tags", ()):
+            return [], []
+        _delete_role(aws, name, profiles=profiles)
+    except CredentialsError as error:
+        if code(error) not in DENIED:
+            raise
+        logger.warning("%s", error)
+        return [], [name]
+    return [name], []
+
+
+def _delete_role(aws: AWS, name: str, *, profiles: bool) -> None:
     if profiles:
         profile = {"InstanceProfileName": name}
         aws.call("iam", "remove_role_from_instance_profile", fine=NO_ROLE, RoleName=name, **profile)
@@ -135,7 +152,6 @@ def _remove_role(
     for policy in aws.call("iam", "list_role_policies", fine=NO_ROLE, RoleName=name).get("PolicyNames", ()):
         aws.call("iam", "delete_role_policy", fine=NO_ROLE, RoleName=name, PolicyName=policy)
     aws.call("iam", "delete_role", fine=NO_ROLE, RoleName=name)
-    return [name]
 
 
 def _remove_groups(

@@ -29,7 +29,7 @@ from cloudprovider.providers._ec2_plan import Plan
 from cloudprovider.security import Secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from cloudruntime.boot import Boot
 
@@ -141,37 +141,44 @@ class EC2Provider(Provider):
     def attach(self) -> Secrets:
         """Find the cluster of this name, and read its client secret."""
         cluster = self.identity.name
-        path = f"{_aws_names.parameter(cluster, names.PLAN)}/"
         client = {"Name": _aws_names.parameter(cluster, "client"), "WithDecryption": True}
         stored, parts, groups = side_by_side(
             [
                 partial(self.aws.call, "ssm", "get_parameter", fine=["ParameterNotFound"], **client),
-                partial(
-                    self.aws.pages,
-                    "ssm",
-                    "get_parameters_by_path",
-                    "Parameters",
-                    Path=path,
-                    WithDecryption=True,
-                ),
+                self._stored_plan,
                 partial(_aws_ends.groups_of, self.aws, cluster),
             ]
         )
         if not stored or not parts:
             there = ", ".join(ends.clusters(self.aws)) or "none"
             raise CloudError(f"There is no cluster {cluster!r} on EC2 in {self.aws.region}. There: {there}.")
-        values = [part["Value"] for part in sorted(parts, key=lambda part: str(part["Name"]))]
-        self._plan, options = Plan.loads(values)
-        self._planned.set()
-        self.identity = self._plan.identity
-        self.config = dataclasses.replace(self.config, **options)
+        self._read(parts)
         self._group = next((group["GroupId"] for group in groups), None)
         if self.config.allow_from is None and groups:
             self.config = dataclasses.replace(self.config, allow_from=tuple(sources_of(groups[0])))
         return Secrets(client=stored["Parameter"]["Value"])
 
+    def resume(self) -> None:
+        """Find the cluster as the manager beside its scheduler does, which needs no secret and no way in."""
+        if not (parts := self._stored_plan()):
+            raise CloudError(f"Cluster {self.identity.name!r} has no plan any more in {self.aws.region}.")
+        self._read(parts)
+
+    def _stored_plan(self) -> Sequence[Mapping[str, Any]]:
+        path = f"{_aws_names.parameter(self.identity.name, names.PLAN)}/"
+        request = {"Path": path, "WithDecryption": True}
+        return self.aws.pages("ssm", "get_parameters_by_path", "Parameters", **request)
+
+    def _read(self, parts: Sequence[Mapping[str, Any]]) -> None:
+        """Know the cluster by its stored plan."""
+        values = [part["Value"] for part in sorted(parts, key=lambda part: str(part["Name"]))]
+        self._plan, options = Plan.loads(values)
+        self._planned.set()
+        self.identity = self._plan.identity
+        self.config = dataclasses.replace(self.config, **options)
+
     def boot(self, role: str) -> Boot:
-        """The boot this cluster's machines of a role run, after `prepare` or `attach`."""
+        """The boot this cluster's machines of a role run, after `prepare`, `attach` or `resume`."""
         return self._made.boots[role]
 
     def create(self, boot: Boot, count: int) -> Created:
@@ -261,6 +268,11 @@ class EC2Provider(Provider):
             known = spot_prices(self.aws, sorted({machine.kind, *self._made.kinds["worker"].types}))
             self._spot = {pool: None, **known, **self._spot}
         return self._spot[pool]
+
+    def likely(self, role: str, market: str = "on-demand") -> Machine:
+        """A machine of a role's first type."""
+        kind = self._made.kinds[role].types[0]
+        return Machine(id="", role=role, state=State.starting, kind=kind, market=market)
 
     def quotas(self, role: str = "worker") -> Sequence[Quota]:
         """The account's vCPUs for the types of a role, in each of its markets."""

@@ -349,6 +349,9 @@ class ECSProvider(Provider):
         self._group: str | None = None
         self._public: dict[str, str] = {}
         self._claimed: bool | None = None  # None: prepare() has not been tried
+        self._beside = (
+            False  # whether this is on the scheduler's machine, which it reaches without a public address
+        )
 
     def prepare(self, boots: Sequence[Boot], secrets: Secrets) -> tuple[Boot, ...]:
         """Find or make the landing, and make what the cluster owns before its first machine."""
@@ -409,6 +412,23 @@ class ECSProvider(Provider):
         if not stored or not all(found):
             there = ", ".join(ends.clusters(self.aws)) or "none"
             raise CloudError(f"There is no cluster {cluster!r} in {self.aws.region}. There: {there}.")
+        self._read(found)
+        self._group = next((group["GroupId"] for group in groups), None)
+        if self.config.allow_from is None and groups:
+            self.config = dataclasses.replace(self.config, allow_from=tuple(sources_of(groups[0])))
+        return Secrets(client=stored["Parameter"]["Value"])
+
+    def resume(self) -> None:
+        """Find the cluster as the manager beside its scheduler does, which needs no secret and no way in."""
+        cluster = self.identity.name
+        found = side_by_side(partial(self._definition, cluster, role) for role in _aws_names.ROLES)
+        if not all(found):
+            raise CloudError(f"Cluster {cluster!r} has no task definitions any more in {self.aws.region}.")
+        self._beside = True
+        self._read(found)
+
+    def _read(self, found: Sequence[Mapping[str, Any]]) -> None:
+        """Know the cluster by its task definitions."""
         tags = {tag["key"]: tag["value"] for tag in found[0].get("tags", ())}
         self.identity = ledger.identity(tags) or self.identity
         definitions = [answer["taskDefinition"] for answer in found]
@@ -418,13 +438,9 @@ class ECSProvider(Provider):
             role: definition["taskDefinitionArn"]
             for role, definition in zip(_aws_names.ROLES, definitions, strict=True)
         }
-        self._group = next((group["GroupId"] for group in groups), None)
-        if self.config.allow_from is None and groups:
-            self.config = dataclasses.replace(self.config, allow_from=tuple(sources_of(groups[0])))
-        return Secrets(client=stored["Parameter"]["Value"])
 
     def boot(self, role: str) -> Boot:
-        """The boot this cluster's machines of a role run, after `prepare` or `attach`."""
+        """The boot this cluster's machines of a role run, after `prepare`, `attach` or `resume`."""
         return self._boots[role]
 
     def create(self, boot: Boot, count: int) -> Created:
@@ -449,7 +465,7 @@ class ECSProvider(Provider):
         return self._machines(ends.tasks_of(self.aws, self._where, ids, include=["TAGS"]))
 
     def _machines(self, tasks: Sequence[Mapping[str, Any]]) -> list[Machine]:
-        addresses = self._public_addresses(tasks) if self.config.public else {}
+        addresses = self._public_addresses(tasks) if self.config.public and not self._beside else {}
         return [dataclasses.replace(m, public_address=addresses.get(m.id)) for m in map(wire.machine, tasks)]
 
     def delete(self, ids: Collection[str]) -> None:
@@ -532,6 +548,12 @@ class ECSProvider(Provider):
         vcpu, memory, architecture, storage = match.groups(default="20")
         size = float(vcpu), float(memory), float(storage)
         return fargate_rate(self.aws.region, architecture, machine.market, *size, public=self.config.public)
+
+    def likely(self, role: str, market: str = "on-demand") -> Machine:
+        """A task of a role's size."""
+        storage = getattr(self.config, "ephemeral_storage", None) if role == "worker" else None
+        kind = wire.kind_of(*self.config.size(role), self.config.architecture, storage or 20)
+        return Machine(id="", role=role, state=State.starting, kind=kind, market=market)
 
     def quotas(self, role: str = "worker") -> Sequence[Quota]:
         """Fargate's vCPUs in the markets of a role; container instances have no such limit."""
