@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import io
 import logging
@@ -16,17 +15,18 @@ from urllib.parse import unquote, urlsplit
 
 from cloudprovider.emulator import aws_faults, wire, wire_xml
 from cloudprovider.emulator.aws_control import AWSControl, instance_machine, task_machine
-from cloudprovider.emulator.aws_policy import Need
 from cloudprovider.emulator.ecs_checks import check_parameter
 from cloudprovider.emulator.profiles import EC2_UNFILTERED, UNFILTERED, Bucket
 from cloudprovider.emulator.records import Call
+from cloudprovider.emulator.refusals import Denied
 from cloudprovider.emulator.server import NoAnswer
 from cloudprovider.emulator.wire import AWSError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from cloudprovider.emulator.account import Account
+    from cloudprovider.emulator.aws_policy import Need
     from cloudprovider.emulator.network import Network
     from cloudprovider.emulator.records import EmulatedMachine
     from cloudprovider.emulator.server import Answer, Aside
@@ -227,19 +227,21 @@ class AWS:
         profile = self.account.profile
         request = wire.Request("unknown", "", path)
         error, denied = "", ""
-        needed: list[Need] = []
+        needed: Sequence[Need] = ()
         try:
             request = wire.read(headers, path, body)
             latency_s = profile.latencies.get(f"{request.service}:{request.operation}", profile.latency_s)
             time.sleep(latency_s * self.account.timers.scale)
-            self._admit(request, headers, needed)
+            needed = self._admit(request, headers)
             status, fields, content = self._answered(request, method, path, headers, body, caller)
             error = wire.error_code(request, content) if status >= 400 else ""  # noqa: PLR2004
         except NoAnswer:
             error = "NoAnswer"
             raise
         except AWSError as refusal:
-            error, denied = refusal.code, getattr(refusal, "need", Need(action="")).action
+            error = refusal.code
+            if isinstance(refusal, Denied):
+                denied, needed = refusal.need.action, [refusal.need]
             request = request if refusal.request is None else refusal.request
             status, fields, content = _refusal(request, refusal)
         except NotImplementedError:
@@ -257,14 +259,14 @@ class AWS:
                 start=start,
                 end=time.time(),
                 error=error,
-                needs=[dataclasses.asdict(need) | {"unknown": None} for need in needed],
+                needs=[need.document() for need in needed],
                 denied=denied,
             )
             self.calls.append(call)
         return status, fields, content
 
-    def _admit(self, request: Request, headers: Mapping[str, str], needed: list[Need]) -> None:
-        """Refuse a call that its caller may not make, and note what it needs."""
+    def _admit(self, request: Request, headers: Mapping[str, str]) -> Sequence[Need]:
+        """Refuse a call that its caller may not make; what it needs when it is not the account's own."""
         if request.region and request.region not in self._regions:
             raise NoAnswer  # there is no such host
         faults = self.account.faults
@@ -272,7 +274,7 @@ class AWS:
         with self.account.lock:
             who = self.principals.who(request)
             aws_faults.refuse(faults, request, person=who is None)
-            needed += self._rights.check(request, who)
+            return self._rights.check(request, who)
 
     def _answered(
         self, request: Request, method: str, path: str, headers: Mapping[str, str], body: bytes, caller: str

@@ -47,6 +47,10 @@ class Need:
     context: Mapping[str, Any] = field(default_factory=dict)
     unknown: frozenset[str] = frozenset()
 
+    def document(self) -> dict[str, Any]:
+        """As JSON can say it."""
+        return {"action": self.action, "resource": self.resource, "context": dict(self.context)}
+
 
 def verdict(documents: Iterable[Any], need: Need) -> str:
     """What policies say: `Allow`, `Deny` where a statement denies it, or nothing where none speaks of it."""

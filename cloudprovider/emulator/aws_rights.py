@@ -8,7 +8,7 @@ from cloudprovider.emulator import aws_along, aws_policy, roles
 from cloudprovider.emulator.account import ACCOUNT
 from cloudprovider.emulator.aws_needs import action, needs
 from cloudprovider.emulator.aws_policy import Need, Unevaluated
-from cloudprovider.emulator.refusals import denied
+from cloudprovider.emulator.refusals import Denied, denied
 from cloudprovider.emulator.wire import AWSError
 
 if TYPE_CHECKING:
@@ -72,9 +72,8 @@ class Rights:
             if not aws_policy.allows(caller.policies, need):
                 code, message = NO_LINKED[request.service]
                 service = CALLED.get(str(thing.facts["iam:awsservicename"]), "")
-                raise AWSError(
-                    code, message.format(service=service), 403 if request.service == "ec2" else 400
-                )
+                status = 403 if request.service == "ec2" else 400
+                raise Denied(code, message.format(service=service), status, need)
             self._linked.add(thing.name)
             yield need
 

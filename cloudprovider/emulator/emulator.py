@@ -258,7 +258,8 @@ class Emulator:
     def login(self, *policies: str | Mapping[str, Any], name: str = "somebody") -> dict[str, str]:
         """Make somebody who may do what policies allow and nothing else; what a process needs to be them.
 
-        The credentials of `environ` are the account's own, which may do everything.
+        The credentials of `environ` are the account's own, which may do everything. Who is there already keeps
+        their credentials, and may do from now on what is given now.
 
         Parameters
         ----------

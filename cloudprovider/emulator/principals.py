@@ -198,18 +198,14 @@ class Principals:
         raise AWSError(*STRANGERS.get(request.service, STRANGER))
 
     def login(self, policies: Sequence[str], name: str) -> dict[str, str]:
-        """Make a user of the account who may do what policies allow; the variables of their credentials."""
+        """Make a user who may do what policies allow, or let one do that from now on; the variables of their keys."""
         from moto.iam import iam_backends
 
         backend = iam_backends[ACCOUNT]["aws"]
         with self._lock:
-            names = (f"{name}-{number}" for number in range(1, 10000))
-            user = next(each for each in (name, *names) if each not in backend.users)
-            backend.create_user(backend.region_name, user)
-            for number, policy in enumerate(policies):
-                made = backend.create_policy("", "/", policy, f"{user}-{number}", [])
-                backend.attach_user_policy(made.arn, user)
-            key = backend.create_access_key(user, prefix="AKIA")
+            user = backend.users.get(name) or backend.create_user(backend.region_name, name)
+            user.policies = {f"{name}-{number}": text for number, text in enumerate(policies)}
+            [key, *_] = user.access_keys or [backend.create_access_key(name, prefix="AKIA")]
         return {"AWS_ACCESS_KEY_ID": key.access_key_id, "AWS_SECRET_ACCESS_KEY": key.secret_access_key}
 
 

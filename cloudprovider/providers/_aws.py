@@ -50,6 +50,11 @@ ENCODED = "Encoded authorization failure message"
 #: The action that a refusal names.
 ACTION = r"perform:? ([a-z0-9-]+:\w+)"
 
+#: What the first order of its kind in an account needs, whose refusal names no action.
+LINKED = (
+    "The first such call in an account makes the service's own role, which takes iam:CreateServiceLinkedRole: "
+    "`dask cloud policy aws-fargate-landing` and `aws-ec2-landing` print it. Who may do so needs to only once."
+)
 #: Error codes of every service: what they become, and what to do next.
 ERRORS: dict[str, tuple[type[CloudError], str]] = {
     **dict.fromkeys(
@@ -73,6 +78,7 @@ ERRORS: dict[str, tuple[type[CloudError], str]] = {
         ),
         (CredentialsError, f"AWS does not know your credentials, or your clock is wrong. {RENEW}"),
     ),
+    "AuthFailure.ServiceLinkedRoleCreationNotPermitted": (CredentialsError, LINKED),
     "OptInRequired": (CredentialsError, "Enable the region or the service for your account first."),
     "BlockedException": (CredentialsError, "AWS has blocked your account: see your mail from AWS."),
     **dict.fromkeys(
@@ -167,8 +173,9 @@ TEXTS: tuple[tuple[str, type[CloudError], str], ...] = (
         RAISE,
     ),
     (r"rate exceeded|throttl", QuotaError, SLOWER),
+    (r"unable to assume the service linked role", CredentialsError, LINKED),
     (
-        r"unable to assume the (service linked )?role|role is not valid",
+        r"unable to assume the role|role is not valid",
         CredentialsError,
         "Does the role exist, and does it trust ecs-tasks.amazonaws.com? A new one takes some seconds.",
     ),

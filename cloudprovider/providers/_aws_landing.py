@@ -155,13 +155,16 @@ def role(aws: AWS, name: str, ours: Role | None, log_group: str) -> tuple[str, b
     if name.startswith("arn:"):
         return name, False
     found = aws.call("iam", "get_role", RoleName=name, fine=["NoSuchEntity"] if ours else ())
+    was_there = bool(found)
     if not found and ours:
         found = aws.call("iam", "create_role", fine=["EntityAlreadyExists"], **ours.request)
         found = found or aws.call("iam", "get_role", RoleName=name)
     fresh = is_young(aws, found["Role"]["CreateDate"])
     if ours and ours.policy and fresh:
         text = templates.render(ours.policy, partition=aws.partition, account="*", log_group=log_group)
-        aws.call("iam", "put_role_policy", RoleName=name, PolicyName=name, PolicyDocument=text)
+        # Who may not, and finds it, is somebody else than its maker, who is about to.
+        fine = ["AccessDenied"] if was_there else []
+        aws.call("iam", "put_role_policy", fine=fine, RoleName=name, PolicyName=name, PolicyDocument=text)
     return str(found["Role"]["Arn"]), fresh
 
 
