@@ -591,7 +591,9 @@ class CloudCluster(TellingCluster, PayingCluster):
             await super()._close()
             await self._close_tunnel()
             self._instances.discard(self)
-            closed = self.events.emit(Phase.closed, f"Closed {self._where}{self.estate.paid}.")
+            stays = not self.shutdown_on_close and self.scheduler_comm is not None
+            said = f"Left {self._where} running." if stays else f"Closed {self._where}{self.estate.paid}."
+            closed = self.events.emit(Phase.closed, said)
             say(closed.message, visible=self.config.progress)
 
     async def _stop_own_tasks(self) -> None:

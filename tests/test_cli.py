@@ -23,6 +23,8 @@ from embedded import SMALL, nothing_left, running
 from cloudprovider import EC2Cluster, FargateCluster, ProcessCluster, discovery
 from cloudprovider.cli import COMMANDS, cloud
 from cloudprovider.cli.logs import fresh
+from cloudprovider.providers._aws_names import parameter
+from cloudprovider.providers._ec2_names import plan_part
 from cloudprovider.providers._ecs_wire import PLACED, place_of
 from cloudprovider.providers.local import LocalConfig, LocalProvider
 from cloudprovider.security import make_secrets
@@ -483,6 +485,18 @@ def test_task_definition_of_another_version():
     assert "" == place_of(definition)
 
 
+# -- completion --------------------------------------------------------------------------------------------
+
+
+def test_completion(run, cluster):
+    """A shell completes commands, and the names of running clusters."""
+    asked = {"_DASK_CLOUD_COMPLETE": "bash_complete"}
+    commands = run(prog_name="dask-cloud", env={**asked, "COMP_WORDS": "dask-cloud s", "COMP_CWORD": "1"})
+    assert {"plain,scale", "plain,show", "plain,sweep"} == set(commands.output.split())
+    names = run(prog_name="dask-cloud", env={**asked, "COMP_WORDS": "dask-cloud show sh", "COMP_CWORD": "2"})
+    assert ["plain,shown"] == names.output.split()
+
+
 # -- on a cloud --------------------------------------------------------------------------------------------
 
 
@@ -526,12 +540,12 @@ def test_clouds_side_by_side(run, emulated_aws, cluster):
     [scheduler] = json.loads(run("show", "abroad", "--json").stdout)["machines"]
     assert ("c7i.large", True) == (scheduler["kind"], scheduler["spent"] > 0)
     boto3.client("ssm").put_parameter(
-        Name="/dask/abroad/plan-0", Value="e30=", Type="SecureString", Overwrite=True
+        Name=parameter("abroad", plan_part(0)), Value="e30=", Type="SecureString", Overwrite=True
     )
     boto3.client("ec2").delete_tags(
         Resources=[scheduler["id"]], Tags=[{"Key": "dask-expires"}, {"Key": "dask-group"}]
     )
-    assert "another version" in run("show", "abroad").stdout
+    assert "another version" in " ".join(run("show", "abroad").stdout.split())
     assert [None] == [row["expires"] for row in json.loads(run("list", "--cloud", "ec2", "--json").stdout)]
     assert 7 == run("sweep", "abroad", "--yes").exit_code
     swept = run("sweep", "abroad", "--force", "--yes")
@@ -539,21 +553,15 @@ def test_clouds_side_by_side(run, emulated_aws, cluster):
     assert nothing_left(emulated_aws)
 
 
-@pytest.mark.parametrize("vendor", ["gcp", "azure"])
-def test_emulate(vendor):
+@pytest.mark.parametrize("vendor", ["gcp", pytest.param("azure", marks=pytest.mark.slow)])
+def test_emulate(vendor, run, monkeypatch):
     """The embedded clouds serve until Ctrl-C, and say how to use them; the command line then lists their clusters."""
-    served = dask_cloud("emulate", vendor)
-    endpoint = served.stdout.readline().strip()
-    assert endpoint.startswith("http://127.0.0.1:")
-    environ = dict(os.environ)
-    for line in served.stdout:
-        if line.startswith("export "):
-            name, _, value = line.removeprefix("export ").strip().partition("=")
-            environ[name] = value
-        if line.startswith("export no_proxy"):
-            break
-    listing = dask_cloud("list", "--cloud", vendor, "--json", env=environ)
-    assert [] == json.loads(listing.communicate(timeout=60)[0])
+    served = dask_cloud("emulate", vendor, "--json")
+    said = json.loads(served.stdout.readline())
+    assert (vendor, True) == (said["cloud"], said["url"].startswith("http://127.0.0.1:"))
+    for name, value in said["environment"].items():
+        monkeypatch.setenv(name, value)
+    assert [] == json.loads(run("list", "--cloud", vendor, "--json").stdout)
     served.send_signal(signal.SIGINT)
     served.communicate(timeout=30)
     assert 0 == served.returncode

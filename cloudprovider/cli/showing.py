@@ -12,7 +12,7 @@ import click
 from cloudprovider.bill import amount, dollars, remarks
 from cloudprovider.cli.finding import Where, cloud_option, json_option, name_argument, region_option
 from cloudprovider.cli.look import Look, look
-from cloudprovider.cli.text import columns, counted, length, strong, wrapped
+from cloudprovider.cli.text import columns, counted, leases, length, strong, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,13 +20,6 @@ if TYPE_CHECKING:
     from cloudprovider.provider import Machine
 
 __all__ = ["show"]
-
-#: Leases by their names in a Boot, in words.
-LEASES = {
-    "idle": "without work",
-    "no_client": "without client and work",
-    "no_client_work": "with work but no client",
-}
 
 
 @click.command(short_help="Show NAME's machines, cost and leases.")
@@ -91,10 +84,9 @@ def _use(cluster: Look) -> Iterator[str]:
     lead = status.get("lead")
     heard = f"Led by {lead['who']}, heard of {length(lead['said_s'])} ago" if lead else "Nobody leads it"
     work = "has work" if status["working"] else f"idle for {length(status['idle_s'])}"
-    yield f"{heard}; {counted(len(status['clients']), 'client')}; {work}."
-    leases = status["leases"]
-    within = ", ".join(f"{length(leases[name])} {words}" for name, words in LEASES.items() if name in leases)
-    yield f"It ends after {within}."
+    clients = counted(len(status["clients"]), "client") if status["clients"] else "no client"
+    yield f"{heard}; {clients}; {work}."
+    yield leases(status["leases"], time.time())
 
 
 def _row(cluster: Look, machine: Machine, now: float) -> tuple[str, ...]:

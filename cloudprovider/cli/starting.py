@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import json
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +16,10 @@ import click
 from cloudprovider import discovery
 from cloudprovider.cli.codes import Code, Failure
 from cloudprovider.cli.finding import Where, json_option
-from cloudprovider.cli.text import counted, length, wrapped
+from cloudprovider.cli.text import counted, leases, wrapped
 from cloudprovider.config import seconds
-from cloudprovider.errors import CloudError, ConfigError
+from cloudprovider.errors import CloudError, CloudWarning, ConfigError
+from cloudprovider.events import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,12 +30,6 @@ __all__ = ["Plan", "plan", "up"]
 
 #: What a file says beside options: which cluster class.
 CLASS = "cluster"
-#: Leases by their options, in words.
-LEASES = {
-    "idle_timeout": "without work",
-    "client_timeout": "without client and work",
-    "work_timeout": "with work but no client",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +224,11 @@ def _started(wanted: Plan, *, progress: bool) -> dict[str, Any]:
     """Start the cluster, and let go of it once its workers are there: nobody replaces those that fail then."""
     cls = discovery.cluster_class(wanted.cloud)
     # It is left to its leases only once it stands: what a start has made goes with its failure.
-    with cls(**{**wanted.options, "shutdown_on_close": True, "progress": progress}) as cluster:
+    options = {**wanted.options, "shutdown_on_close": True, "progress": progress}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CloudWarning)  # it is an event as well, which is shown
+        cluster = cls(**options)
+    with cluster:
         problem = _awaited(cluster)
         said = _report(
             wanted, cluster, started=True, before=0, workers=len(cluster.scheduler_info["workers"])
@@ -237,19 +238,21 @@ def _started(wanted: Plan, *, progress: bool) -> dict[str, Any]:
 
 
 def _awaited(cluster: Any) -> str:
-    """Wait for the workers; why they are fewer."""
-    if not (n_workers := cluster.config.n_workers):
-        return ""
-    try:
-        cluster.wait_for_workers(n_workers, timeout=seconds(cluster.config.start_timeout, "start_timeout"))
-    except (CloudError, TimeoutError) as error:
-        return f"Not all of {counted(n_workers, 'worker')} came. {error}"
-    return ""
+    """Wait for the workers that the cloud let us have; why they are fewer than asked for."""
+    wanted, ordered = cluster.config.n_workers, len(cluster.requested)
+    refused = cluster.events.of(Phase.refused)
+    problem = refused[-1].message if refused and ordered < wanted else ""
+    if ordered:
+        patience_s = seconds(cluster.config.start_timeout, "start_timeout")
+        try:
+            cluster.wait_for_workers(min(ordered, wanted), timeout=patience_s)
+        except (CloudError, TimeoutError) as error:
+            problem = str(error)
+    return f"Not all of {counted(wanted, 'worker')} came. {problem}" if problem else ""
 
 
 def _report(wanted: Plan, cluster: Any, **facts: Any) -> dict[str, Any]:
     """What became of it, for programs."""
-    config = cluster.config
     region = wanted.options.get("region")
     return {
         "cluster": cluster.name,
@@ -258,8 +261,8 @@ def _report(wanted: Plan, cluster: Any, **facts: Any) -> dict[str, Any]:
         "class": type(cluster).__name__,
         "scheduler": cluster.scheduler_machine.id,
         "expires": cluster.identity.expires,
-        "leases": {name: seconds(getattr(config, name), name) for name in LEASES},
-        "autonomous": bool(getattr(config, "autonomous", False)),
+        "leases": dataclasses.asdict(cluster.provider.boot("scheduler").leases),
+        "autonomous": bool(getattr(cluster.config, "autonomous", False)),
         **facts,
         "problem": "",
     }
@@ -274,12 +277,10 @@ def _lines(said: Mapping[str, Any]) -> Iterator[str]:
         yield f"Cluster {name} runs on {said['cloud']} already, with {workers}."
     else:
         yield f"Cluster {name} runs on {said['cloud']} already; it has {workers} now, and had {said['before']}."
-    ends = [f"{length(said['leases'][lease])} {words}" for lease, words in LEASES.items()]
-    ends += [f"{length(said['expires'] - time.time())} in any case"]
     fleet = (
         "is replaced and adapted there" if said["autonomous"] else "is replaced while a manager is attached"
     )
-    yield from wrapped([f"It ends after {', '.join(ends)}. What fails {fleet}."])
+    yield from wrapped([f"{leases(said['leases'], time.time())} What fails {fleet}."])
     where = f" --region {said['region']}" if said["region"] else ""
     keyword = f', region="{said["region"]}"' if said["region"] else ""
     yield ""

@@ -9,12 +9,19 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from typing import Any
 
-__all__ = ["columns", "counted", "length", "strong", "wrapped"]
+__all__ = ["columns", "counted", "leases", "length", "strong", "wrapped"]
 
 #: Characters in a line of prose.
 WIDTH = 80
+#: A Boot's leases, in words.
+LEASES = {
+    "idle": "without work",
+    "no_client": "without client and work",
+    "no_client_work": "with work but no client",
+}
 
 
 def columns(rows: Iterable[Sequence[str]], *, right: Collection[int] = (), indent: int = 0) -> list[str]:
@@ -42,6 +49,21 @@ def length(seconds: float) -> str:
     if days:
         return f"{days} d {hours:02} h"
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min"
+
+
+def leases(said: Mapping[str, Any], now: float) -> str:
+    """After what a cluster ends, in a sentence.
+
+    Parameters
+    ----------
+    said
+        Seconds by a Boot's names for its leases.
+    now
+        Seconds since the epoch.
+    """
+    ends = [f"{length(said[name])} {words}" for name, words in LEASES.items() if name in said]
+    ends += [f"{length(said['expires'] - now)} from now in any case"] if said.get("expires") else []
+    return f"It ends after {', '.join(ends)}."
 
 
 def counted(count: int, what: str) -> str:
