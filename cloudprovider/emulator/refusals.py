@@ -25,7 +25,8 @@ CODES = {
     "iam": ("AccessDenied", 403),
     "sts": ("AccessDenied", 403),
 }
-PERSON = f"arn:aws:sts::{ACCOUNT}:user/moto"
+#: The account itself: https://docs.aws.amazon.com/IAM/latest/UserGuide/id_root-user.html
+PERSON = f"arn:aws:iam::{ACCOUNT}:root"
 
 
 class Denied(AWSError):  # noqa: N818  (as AWS calls it)
