@@ -9,9 +9,14 @@ The first process only starts the second one again when that one dies; it import
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,12 +27,15 @@ if TYPE_CHECKING:
     from cloudprovider.config import Config
     from cloudprovider.provider import Identity
 
-__all__ = ["COMMAND", "MANDATE", "Mandate", "environment", "mandate"]
+__all__ = ["COMMAND", "MANDATE", "Mandate", "environment", "main", "mandate"]
 
 #: What the second container runs.
 COMMAND = ("python", "-m", "cloudprovider.autonomous")
 #: Environment variable that holds the mandate as JSON.
 MANDATE = "DASK_CLOUD_MANDATE"
+#: Seconds before a manager that died is started again, the first time and at most; one that lived for longer than
+#: that begins anew.
+PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 #: Options that the manager has no use for, or reads from the Boots; keys are among them.
 NOT_TOLD = frozenset(
     {
@@ -109,3 +117,102 @@ def environment(boot: Boot, mandate: str) -> dict[str, str]:
     from cloudruntime.boot import BOOT
 
     return {BOOT: boot.dumps(), MANDATE: mandate}
+
+
+# -- the first process ---------------------------------------------------------------------------------------
+
+
+def main(environ: Mapping[str, str] = os.environ) -> int:
+    """Run the manager, again whenever it dies, until the cluster is over; returns the exit code."""
+    try:
+        told = Mandate.of_environment(environ)
+    except (TypeError, ValueError) as error:
+        say(f"this is no mandate: {error}")
+        return 2
+    pause = PAUSE_S
+    while time.time() < told.identity["expires"]:
+        began = time.monotonic()
+        if (code := _attended(environ)) == 0:
+            say("the cluster is over")
+            return 0
+        pause = PAUSE_S if time.monotonic() - began > LONGEST_PAUSE_S else pause
+        say(f"the manager ended with code {code}: it is started again in {pause:.0f} s")
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_S)
+    say("the hard end of the cluster has come")
+    return 0
+
+
+def _attended(environ: Mapping[str, str]) -> int:
+    """Run one manager to its end; a signal for us is one for it."""
+    child = subprocess.Popen([sys.executable, "-m", "cloudprovider.autonomous", "manage"], env=dict(environ))
+
+    def stop(signum: int, _frame: Any) -> None:
+        sys.exit(128 + signum)  # out of `wait`, which holds a lock that another `wait` would want
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        return child.wait()
+    finally:
+        child.kill()
+        child.wait()
+
+
+def say(message: str) -> None:
+    """A line in the machine's log."""
+    sys.stderr.write(f"dask-cloud-manager: {message}\n")
+    sys.stderr.flush()
+
+
+# -- the second one ------------------------------------------------------------------------------------------
+
+
+async def manage(environ: Mapping[str, str]) -> None:
+    """Stand by or lead, until the cluster is over.
+
+    Raises
+    ------
+    CloudError
+        When the cluster is not to be found, or its scheduler does not answer.
+    ValueError
+        When the Boot, the mandate or the secret cannot be read.
+    """
+    from cloudruntime import secrets
+    from cloudruntime.boot import Boot
+
+    from cloudprovider.discovery import cluster_class
+    from cloudprovider.estate import Beside
+    from cloudprovider.provider import Identity
+
+    told, boot = Mandate.of_environment(environ), Boot.of_environment(environ)
+    identity = Identity(**told.identity)
+    keys = json.dumps(secrets.fetch(boot.secret or "", dict(environ)))
+    cls = cluster_class(told.cloud)
+    own = {"name": identity.name, "progress": False, "shutdown_on_close": False}
+    config = cls.config_class(**{**told.options, **own})
+    cluster = await cls.stand_by(config, Beside(identity=identity, keys=keys))
+    cluster.events.listen(lambda event: say(event.message))
+    say(f"stands by for {identity.name}")
+    await cluster.over()
+    await cluster.close()
+
+
+def _manage() -> int:
+    import logging
+
+    from cloudruntime.child import die_with
+
+    from cloudprovider.errors import CloudError
+
+    die_with(os.getppid())
+    logging.basicConfig(format="dask-cloud-manager: %(message)s")
+    try:
+        asyncio.run(manage(os.environ))
+    except (CloudError, ValueError) as error:
+        say(str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_manage() if sys.argv[1:] == ["manage"] else main())

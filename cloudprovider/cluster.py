@@ -8,6 +8,7 @@ import dataclasses
 import inspect
 import logging
 import math
+import time
 import warnings
 import weakref
 from contextlib import suppress
@@ -27,9 +28,10 @@ from cloudprovider.errors import (
     CloudWarning,
     CredentialsError,
 )
-from cloudprovider.estate import Estate
+from cloudprovider.estate import Beside, Estate
 from cloudprovider.events import Event, Events, Phase
 from cloudprovider.lead import Lead
+from cloudprovider.leading import BUSY_S, LeadingCluster
 from cloudprovider.notices import Notices
 from cloudprovider.paying import PayingCluster
 from cloudprovider.progress import say, shown
@@ -38,7 +40,7 @@ from cloudprovider.telling import TellingCluster
 from cloudprovider.timeline import Timeline, timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator, Mapping
 
     from cloudprovider.blackbox import Why
     from cloudprovider.provider import Identity
@@ -47,10 +49,6 @@ __all__ = ["CloudCluster"]
 
 logger = logging.getLogger("cloudprovider")
 
-#: Seconds between passes while something is under way, and while nothing is.
-BUSY_S, QUIET_S = 0.5, 2.0
-#: Seconds between two renewals of the cluster's lease in the scheduler.
-RENEW_S = 20.0
 #: Seconds that a start waits for workers after the scheduler has answered.
 WELCOME_S = 5.0
 #: Seconds between two looks for the scheduler's address, at the most.
@@ -61,7 +59,7 @@ AGAIN_S = 10.0
 GOODBYE_S = 10.0
 
 
-class CloudCluster(TellingCluster, PayingCluster):
+class CloudCluster(LeadingCluster, TellingCluster, PayingCluster):
     """A Dask cluster on any provider; each cloud's class sets `config_class` and `provider_class`.
 
     Parameters
@@ -93,12 +91,21 @@ class CloudCluster(TellingCluster, PayingCluster):
         options = translated_options(self.config_class.section, options, stacklevel=2)
         self._setup(self.config_class.of(**options), asynchronous=asynchronous, loop=loop)
 
-    def _setup(self, config: Config, *, asynchronous: bool, loop: Any, attach: bool = False) -> None:
+    def _setup(
+        self,
+        config: Config,
+        *,
+        asynchronous: bool,
+        loop: Any,
+        attach: bool = False,
+        beside: Beside | None = None,
+    ) -> None:
         self.events = Events()
-        self.estate = Estate(config, self.provider_class, self.events, type(self).__name__)
+        self.estate = Estate(config, self.provider_class, self.events, type(self).__name__, beside)
         self.security: Any = None
         self.shutdown_on_close = config.shutdown_on_close
         self._attach = attach
+        self._beside = beside is not None
         self._starting: asyncio.Future[None] | None = None
         self._bringing: asyncio.Future[None] | None = None
         self._closing: asyncio.Future[None] | None = None
@@ -114,10 +121,13 @@ class CloudCluster(TellingCluster, PayingCluster):
         self.notices = Notices(self.events)
         self._tunnel: Any = None
         self._renewed = -math.inf
-        self._lead = Lead.sought()
+        self._lead = Lead.stood_by() if beside else Lead.sought()
         self._budget = None if config.budget is None else Budget(usd=amount_of(config.budget))
         self._inherited = False
         self._told: frozenset[str] = frozenset()  # the machines that the budget was last divided among
+        self._wished: Mapping[str, Any] | None = None  # what the scheduler was last told
+        self._met: set[str] = set()  # machines that the cloud was asked for, whoever ordered them
+        self._heard = time.time()
         self._ended: CloudError | None = None
         self._complaint = ""
         super().__init__(asynchronous=asynchronous, loop=loop, name=self.estate.identity.name, quiet=True)
@@ -159,6 +169,18 @@ class CloudCluster(TellingCluster, PayingCluster):
             cls.config_class.named(name, **options), asynchronous=asynchronous, loop=loop, attach=True
         )
         return self
+
+    @classmethod
+    async def stand_by(cls, config: Config, beside: Beside) -> Self:
+        """Find the cluster as the manager that runs on its scheduler's machine; see `cloudprovider.autonomous`."""
+        self = cls.__new__(cls)
+        self._setup(config, asynchronous=True, loop=None, attach=True, beside=beside)
+        return await self
+
+    async def over(self) -> None:
+        """Return when the scheduler has ended, and with it the cluster."""
+        if self._manager is not None:
+            await asyncio.wait({self._manager})
 
     # -- start -----------------------------------------------------------------------------------------
 
@@ -226,6 +248,8 @@ class CloudCluster(TellingCluster, PayingCluster):
         self._manager = asyncio.ensure_future(self._manage())
         self._touch = asyncio.ensure_future(self._stay_in_touch())
         self._telling = asyncio.ensure_future(self._keep_telling())
+        if self._beside:  # nobody looks
+            return
         self._tidying = asyncio.ensure_future(self._tidy())
         await self._serve_pages()
         await self._welcome()
@@ -334,7 +358,7 @@ class CloudCluster(TellingCluster, PayingCluster):
         raise self._ended
 
     async def _reachable_address(self) -> str:
-        if not self.config.tunnel:
+        if self._beside or not self.config.tunnel:
             return self.estate.contact
         self.events.emit(Phase.access, "Opening the cloud's tunnel to the scheduler.", tunnel=True)
         self._tunnel = await self._call(self.estate.provider.tunnel, self.estate.scheduler)
@@ -349,91 +373,13 @@ class CloudCluster(TellingCluster, PayingCluster):
             pause = min(pause * 1.3, 5.0)
             await self._look_at_scheduler()
 
-    # -- the manager's loop ------------------------------------------------------------------------------
-
-    async def _manage(self) -> None:
-        """Reconcile when woken, and every so often; renew the lease; survive whatever a pass raises."""
-        while self.status == Status.running and self._ended is None:
-            fleet = self.fleet
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._waker.wait(), BUSY_S if fleet.waiting else QUIET_S)
-            self._waker.clear()
-            if not self.sees:  # who does not see Dask decides nothing, and asks anew when it does
-                self._renewed = -math.inf
-                continue
-            try:
-                if self._lead.ours:
-                    await self._reconcile()
-                else:
-                    self.fleet.watch(dict(self.notices.leaving))
-                await self._renew()
-                self._complain(None)
-            except (CloudError, OSError) as error:
-                self._complain(error)
-            access.stay_patient(self, seconds(self.config.network_timeout, "network_timeout"))
+    # -- while it runs -----------------------------------------------------------------------------------
 
     async def _stay_in_touch(self) -> None:
         try:
             await self.keep_watch(self._reach_again)
         except CloudError as error:
             logger.error("%s", error)  # noqa: TRY400  (a sentence for people)
-
-    def _complain(self, error: Exception | None) -> None:
-        """Say what a pass met, once while it stays the same."""
-        said, self._complaint = self._complaint, str(error or "")
-        if error is None or said == self._complaint:
-            return
-        logger.warning("%s", error)
-        if isinstance(error, AccessError):
-            self.events.emit(Phase.network, str(error))
-
-    async def _renew(self) -> None:
-        now = asyncio.get_running_loop().time()
-        if self._budget and self._told != frozenset(self.fleet.machines):
-            self._renewed = -math.inf
-        if self.scheduler_comm is not None and now - self._renewed > RENEW_S:
-            self._renewed = now
-            lead, before = self._lead, self._lead.holder
-            status = await self.scheduler_comm.cloud_renew(
-                manager=lead.manager, who=lead.who, budget=await self._paid()
-            )
-            self.notices.hear(status.get("leaving", {}))
-            self._lead = lead.told(status.get("lead"))
-            if before or not self._lead.ours:  # whoever led has changed what there is
-                await self._call(self.estate.follow)
-            await self._inherit(status.get("budget"))
-            await self._call(self.estate.price)
-            if before != self._lead.holder:
-                self.events.emit(Phase.access, f"{self._where} {self._lead}.")
-
-    async def _paid(self) -> dict[str, float] | None:
-        """What the scheduler is told of the budget; nothing by who has none, or does not lead."""
-        if self._budget is None or not self._lead.ours:
-            return None
-        self._told = frozenset(self.fleet.machines)
-        return self._budget.record(await self._call(self.estate.committed))
-
-    async def _inherit(self, record: dict[str, Any] | None) -> None:
-        """Keep a budget that another manager began; a new amount counts from what was spent."""
-        if record and self._attach and not self._inherited:
-            self._inherited = True
-            asked = self._budget.usd if self._budget else None
-            self._budget = Budget.found(record, await self._call(self.estate.committed), asked)
-            self._renewed = -math.inf
-
-    async def _take_the_lead(self) -> None:
-        """Return when this manager decides.
-
-        Raises
-        ------
-        CloudError
-            When another one does; the message says who.
-        """
-        if not self._lead.ours:
-            self._renewed = -math.inf
-            await self._renew()
-        if not self._lead.ours:
-            raise self._lead.refusal(self._where)
 
     async def _wait_for_workers(self, n_workers: int = 0, timeout: Any = None) -> None:  # noqa: ASYNC109  distributed's
         """Wait as distributed does, past a broken connection, but end with the reason when none will come."""
@@ -661,11 +607,6 @@ class CloudCluster(TellingCluster, PayingCluster):
 
     def _remember(self, event: Event) -> None:
         self._log(event.message)
-
-    @property
-    def config(self) -> Config:
-        """Its options, as they are now."""
-        return self.estate.config
 
     @property
     def identity(self) -> Identity:

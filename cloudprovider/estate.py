@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 import warnings
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cloudprovider import access, security
@@ -34,9 +35,9 @@ if TYPE_CHECKING:
     from cloudprovider.blackbox import Why
     from cloudprovider.config import Config
     from cloudprovider.events import Events
-    from cloudprovider.provider import Machine, Provider
+    from cloudprovider.provider import Identity, Machine, Provider
 
-__all__ = ["Estate"]
+__all__ = ["Beside", "Estate"]
 
 logger = logging.getLogger("cloudprovider")
 
@@ -44,6 +45,22 @@ logger = logging.getLogger("cloudprovider")
 LOOK_S = 1200.0
 #: Of a machine's log, as many lines say why it ended.
 LAST_LINES = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """What a manager begins with that runs beside the scheduler, on its machine.
+
+    Parameters
+    ----------
+    identity
+        The cluster's, by its mandate.
+    keys
+        The machine's secret, with which it connects: the client's is for people's credentials alone.
+    """
+
+    identity: Identity
+    keys: str = field(repr=False)
 
 
 class Estate:
@@ -59,13 +76,23 @@ class Estate:
         Where what happens is recorded.
     where
         What messages call the cluster, such as `FargateCluster`; its name is added.
+    beside
+        What a manager beside the scheduler begins with; None for every other one.
     """
 
-    def __init__(self, config: Config, provider_class: type[Provider], events: Events, where: str) -> None:
+    def __init__(
+        self,
+        config: Config,
+        provider_class: type[Provider],
+        events: Events,
+        where: str,
+        beside: Beside | None = None,
+    ) -> None:
         self.config = config
-        self.identity = config.identity()
+        self.identity = beside.identity if beside else config.identity()
         self.events = events
-        self.client_secret = ""
+        self.client_secret = beside.keys if beside else ""
+        self._beside = beside is not None
         self.where = f"{where} {self.identity.name!r}"
         self._provider_class = provider_class
         self._provider: Provider | None = None
@@ -168,11 +195,17 @@ class Estate:
         """
         asked = self.config.allow_from is not None
         self._provider = self._provider_class(self.config, self.identity)
-        self.client_secret = find(self.provider).client
+        if self._beside:
+            self.provider.resume()
+        else:
+            self.client_secret = find(self.provider).client
         self.identity = self.provider.identity
         scheduler, worker = (self.provider.boot(role) for role in ("scheduler", "worker"))
         self.config = dataclasses.replace(
-            self.provider.config, workers_per_machine=worker.processes, jupyter=scheduler.jupyter
+            self.provider.config,
+            workers_per_machine=worker.processes,
+            jupyter=scheduler.jupyter,
+            autonomous=scheduler.autonomous,
         )
         machines = self.provider.list(self.identity.name)
         self._scheduler = next((m for m in machines if m.role == "scheduler"), None)
@@ -183,11 +216,17 @@ class Estate:
             )
         self._new_fleet()
         self.fleet.adopt(m for m in machines if m.role == "worker")
-        self._admit(asked=asked)
+        if not self._beside:
+            self._admit(asked=asked)
 
     def follow(self) -> None:
         """See which machines the manager that leads keeps."""
         self.fleet.follow(m for m in self.provider.list(self.identity.name) if m.role == "worker")
+
+    def meet(self, ids: Collection[str]) -> None:
+        """Keep those of these machines that are workers of this cluster, whoever ordered them."""
+        machines = self.provider.list(self.identity.name)
+        self.fleet.meet(m for m in machines if m.role == "worker" and m.id in ids)
 
     def _go_on(self) -> None:
         if self._stopping.is_set():
@@ -243,15 +282,15 @@ class Estate:
     @property
     def addressed(self) -> bool:
         """Whether the scheduler's machine has the addresses that workers and we need."""
-        machine = self.scheduler
-        outside = machine.public_address is not None or not self.config.public or self.config.tunnel
-        return self.placed and outside
+        inside = self._beside or not self.config.public or self.config.tunnel
+        return self.placed and (inside or self.scheduler.public_address is not None)
 
     @property
     def contact(self) -> str:
         """Where the scheduler listens for us, without a tunnel."""
         machine = self.scheduler
-        host = machine.public_address if self.config.public else machine.private_address
+        outside = self.config.public and not self._beside
+        host = machine.public_address if outside else machine.private_address
         return f"tls://{contact(host or '')}"
 
     def look_at_scheduler(self) -> Machine:

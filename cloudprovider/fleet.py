@@ -120,12 +120,20 @@ class Fleet:
         self.failure = None
 
     def adopt(self, machines: Iterable[Machine]) -> None:
-        """Keep machines that another process ordered."""
+        """Keep machines that another process ordered, and want as many as there are."""
+        self._keep(machines)
+        self.target = len(self.staying)
+
+    def meet(self, machines: Iterable[Machine]) -> None:
+        """Keep machines that another process ordered, beside those there are; the target stays."""
+        with self._pass:
+            self._keep(machines)
+
+    def _keep(self, machines: Iterable[Machine]) -> None:
         for machine in machines:
             self.machines[machine.id] = machine
             self._ordered[machine.id] = self._clock()
             self.ended.pop(machine.id, None)
-        self.target = len(self.staying)
 
     def follow(self, machines: Iterable[Machine]) -> None:
         """Have the machines that another fleet keeps, and no others."""

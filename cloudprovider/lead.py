@@ -1,7 +1,8 @@
 """Which manager of a cluster decides: a lease in its scheduler.
 
 A cluster may have several managers: the one that made it, and each that found it by name. One leads: it
-orders, replaces and returns machines. The others see what there is, wait, and say who leads.
+orders, replaces and returns machines. The others see what there is, wait, and say who leads. A manager that
+stands by, on the scheduler's machine of an autonomous cluster, leads while no other one does.
 """
 
 from __future__ import annotations
@@ -36,17 +37,29 @@ class Lead:
         Who else leads; empty while nobody else does.
     said_s
         Seconds since the scheduler heard of that one.
+    standby
+        Whether this manager leads only while no other one does.
+    term
+        Counts who has led; 0 until the scheduler has said anything.
     """
 
     manager: str
     who: str
     holder: str = ""
     said_s: float = 0.0
+    standby: bool = False
+    term: int = 0
 
     @classmethod
     def sought(cls) -> Self:
         """A new manager's, that leads unless its scheduler says otherwise."""
         return cls(secrets.token_hex(8), f"{_user()}@{socket.gethostname()} (process {os.getpid()})")
+
+    @classmethod
+    def stood_by(cls) -> Self:
+        """The lead of a manager on the scheduler's machine, which is none at first."""
+        who = f"the manager on its scheduler's machine, {socket.gethostname()} (process {os.getpid()})"
+        return cls(secrets.token_hex(8), who, holder="nobody yet", standby=True)
 
     @property
     def ours(self) -> bool:
@@ -55,9 +68,12 @@ class Lead:
 
     def told(self, record: Mapping[str, Any] | None) -> Self:
         """The same after what the scheduler says; a scheduler that says nothing lets everyone decide."""
-        if record is None or record["manager"] == self.manager:
-            return dataclasses.replace(self, holder="", said_s=0.0)
-        return dataclasses.replace(self, holder=record["who"], said_s=record["said_s"])
+        if record is None:
+            return self if self.standby else dataclasses.replace(self, holder="", said_s=0.0)
+        term = record.get("term", 1)  # older schedulers count none
+        if record["manager"] == self.manager:
+            return dataclasses.replace(self, holder="", said_s=0.0, term=term)
+        return dataclasses.replace(self, holder=record["who"], said_s=record["said_s"], term=term)
 
     def refusal(self, where: str) -> CloudError:
         """Why this manager may not decide."""

@@ -132,10 +132,14 @@ class ScalingCluster(WatchingCluster):
         if wanted > (there := len(fleet.staying)):
             wanted = max(there, await self._call(self.estate.check_quota, wanted))
         fleet.ask(wanted)
-        if (surplus := -fleet.missing) > 0:
-            await self._release(await self._least_useful(surplus))
+        if fleet.missing < 0:
+            await self._return_surplus()
         elif refusal := await self._reconcile():
             raise refusal
+
+    async def _return_surplus(self) -> None:
+        if (surplus := -self.fleet.missing) > 0:
+            await self._release(await self._least_useful(surplus))
 
     def adapt(self, Adaptive: Any = None, **options: Any) -> Any:  # noqa: N803  (distributed's own name)
         """Scale by the work there is, and by what machines cost here.

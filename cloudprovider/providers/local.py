@@ -26,6 +26,7 @@ import psutil
 from cloudruntime.boot import BOOT, SCHEDULER, Boot
 from cloudruntime.exits import explain
 
+from cloudprovider import autonomous
 from cloudprovider import tags as ledger
 from cloudprovider.config import Config
 from cloudprovider.errors import CapacityError, CloudError
@@ -61,6 +62,7 @@ class LocalConfig(Config):
     """
 
     section: ClassVar[str] = "local"
+    can_be_autonomous: ClassVar[bool] = True
 
     directory: str | None = None
     capacity: int | None = None
@@ -176,6 +178,9 @@ class LocalProvider(Provider):
         self.identity = identity
         return Secrets(client=(home / "client.secret").read_text())
 
+    def resume(self) -> None:
+        self.attach()
+
     def boot(self, role: str) -> Boot:
         return Boot.loads((self._home(self.identity.name) / f"{role}.boot").read_text())
 
@@ -278,19 +283,13 @@ class LocalProvider(Provider):
             "created": time.time(),
             **_place(boot.role),
         }
-        with self._log(home.name, id).open("wb") as log:
-            child = subprocess.Popen(
-                [sys.executable, "-m", "cloudruntime"],
-                env=process_environment(boot, record),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self._children[id] = child
-        # A process that another manager ends must not stay a zombie of this one.
-        threading.Thread(target=child.wait, name=f"reap {id}", daemon=True).start()
-        record |= {"pid": child.pid, "born": psutil.Process(child.pid).create_time()}
+        environ, log = process_environment(boot, record), self._log(home.name, id)
+        self._children[id] = child = _run(["-m", "cloudruntime"], environ, log)
+        record |= _born(child)
+        if boot.autonomous:
+            config = dataclasses.replace(self.config, directory=str(self.config.root.absolute()))
+            environ |= autonomous.environment(boot, autonomous.mandate(config, self.identity))
+            record["manager"] = _born(_run(autonomous.COMMAND[1:], environ, log.with_suffix(".manager.log")))
         _write(home / "machines" / f"{id}.json", json.dumps(record))
         return machine(record, self.identity, alive=True)
 
@@ -308,7 +307,8 @@ class LocalProvider(Provider):
 
     def _end(self, records: Sequence[dict[str, Any]]) -> None:
         """Ask these processes to end, then make them, and all they started."""
-        processes = [p for r in records if (p := _process(r))]
+        both = [each for r in records for each in (r, r.get("manager")) if each]
+        processes = [p for r in both if (p := _process(r))]
         trees = [q for p in processes for q in (p, *_children(p))]
         for process in processes:
             _signal(process, signal.SIGTERM)
@@ -353,6 +353,27 @@ def _place(role: str) -> dict[str, Any]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return {"host": "127.0.0.1", "port": free.getsockname()[1]}
+
+
+def _run(arguments: Sequence[str], environ: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """Start a Python process that outlives this one."""
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            [sys.executable, *arguments],
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    # A process that another manager ends must not stay a zombie of this one.
+    threading.Thread(target=child.wait, name=f"reap {child.pid}", daemon=True).start()
+    return child
+
+
+def _born(child: subprocess.Popen[bytes]) -> dict[str, Any]:
+    """What tells a process from a later one of the same number."""
+    return {"pid": child.pid, "born": psutil.Process(child.pid).create_time()}
 
 
 def _process(record: dict[str, Any]) -> psutil.Process | None:

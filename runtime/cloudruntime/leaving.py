@@ -268,13 +268,10 @@ class Leavers:
         leaver.over.set()
 
     def _tell(self, leaver: Leaver) -> None:
-        """Tell managers, by the line on which they hear of workers, and whoever listens to events."""
+        """Tell managers, and whoever listens to events."""
         said = leaver.record()
         self.scheduler.log_event("cloud-leaving", {"machine": leaver.machine, **said})
-        for plugin in self.scheduler.plugins.values():
-            if isinstance(plugin, WorkerStatusPlugin):
-                with suppress(CommClosedError):
-                    plugin.bcomm.send(["add", {"workers": {}, "leaving": {leaver.machine: said}}])
+        tell(self.scheduler, leaving={leaver.machine: said})
 
     # -- what goes first, and where to -----------------------------------------------------------------
 
@@ -329,6 +326,14 @@ class Leavers:
             costs[ts] = (average if average >= 0 else UNKNOWN_S) + sum(costs[dep] for dep in absent)
             stack.pop()
         return costs[wanted]
+
+
+def tell(scheduler: Scheduler, **facts: Any) -> None:
+    """Tell managers, by the line on which they hear of workers."""
+    for plugin in scheduler.plugins.values():
+        if isinstance(plugin, WorkerStatusPlugin):
+            with suppress(CommClosedError):
+                plugin.bcomm.send(["add", {"workers": {}, **facts}])
 
 
 def _again(ts: TaskState) -> bool:

@@ -2,13 +2,14 @@
 
 Operations that it adds to the Scheduler's, for managers and machines (`await scheduler_comm.<op>()`):
 
-`cloud_renew(manager=..., who=..., budget=...)`
+`cloud_renew(manager=..., who=..., budget=..., wish=..., standby=...)`
     A manager is there: renews the lease as a connected client does, and leads if nobody else does. Who leads
-    says for how long the budget pays for the machines there are: `{"usd", "spent", "per_s", "left_s"}`.
-    Returns `cloud_status()`.
+    says for how long the budget pays for the machines there are, `{"usd", "spent", "per_s", "left_s"}`, and how
+    many there should be, `{"target": n}` or `{"minimum": a, "maximum": b}`, in Dask workers. A manager that stands
+    by (it runs on this machine) renews no lease, and leads only while nobody else does. Returns `cloud_status()`.
 `cloud_status()`
-    Leases, clients, ended workers, versions, in `lead` which manager decides, in `leaving` the machines with a
-    notice, and in `work` what is left to do and on whom, as JSON.
+    Leases, clients, ended workers, versions, in `lead` which manager decides, in `wish` how many machines it
+    wants, in `leaving` the machines with a notice, and in `work` what is left to do and on whom, as JSON.
 `cloud_end(reason=...)`
     End the cluster: workers first, then the scheduler. Returns at once.
 `cloud_forget(name=...)`
@@ -40,11 +41,12 @@ from typing import TYPE_CHECKING, Any
 
 from distributed import Scheduler
 from distributed.diagnostics.plugin import SchedulerPlugin
+from distributed.scheduler import WorkerStatusPlugin
 
 from cloudruntime import versions
 from cloudruntime.channel import Channel
 from cloudruntime.exits import Exit
-from cloudruntime.leaving import Leavers, machine_of
+from cloudruntime.leaving import Leavers, machine_of, tell
 from cloudruntime.tls import security
 from cloudruntime.watchdog import Facts
 from cloudruntime.work import work
@@ -75,6 +77,9 @@ class Lead:
     who: str
     said: float
     comm: Any
+    standby: bool = False
+    #: Counts who has led.
+    term: int = 1
 
     @property
     def over(self) -> bool:
@@ -83,7 +88,8 @@ class Lead:
 
     def record(self) -> dict[str, Any]:
         """What managers want to know of it, as JSON."""
-        return {"manager": self.manager, "who": self.who, "said_s": time.monotonic() - self.said}
+        said_s = time.monotonic() - self.said
+        return {"manager": self.manager, "who": self.who, "said_s": said_s, "term": self.term}
 
 
 class Leases(SchedulerPlugin):  # type: ignore[misc]
@@ -97,6 +103,7 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
         self.renewed: float | None = None
         self.lead: Lead | None = None
         self.budget: tuple[dict[str, float], float] | None = None  # and when it was said
+        self.wish: dict[str, Any] | None = None
         self.left: deque[dict[str, Any]] = deque(maxlen=1000)
         self.page: Any = None
         self.started = time.time()
@@ -116,6 +123,7 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
             cloud_leaving=self.cloud_leaving,
             cloud_renew=self.cloud_renew,
             cloud_status=self.cloud_status,
+            subscribe_worker_status=self.subscribe_worker_status,
             cloud_tell=self.cloud_tell,
         )
         self._show()
@@ -174,14 +182,37 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
         return leaver.record()
 
     async def cloud_renew(
-        self, comm: Any, manager: str = "", who: str = "", budget: dict[str, float] | None = None
+        self,
+        comm: Any,
+        *,
+        manager: str = "",
+        who: str = "",
+        budget: dict[str, float] | None = None,
+        wish: dict[str, Any] | None = None,
+        standby: bool = False,
     ) -> dict[str, Any]:
         """Renew the lease as a connected client does, and the lead if it is free or this manager's."""
-        self.renewed = time.monotonic()
-        if manager and (self.lead is None or self.lead.over or self.lead.manager == manager):
-            self.lead = Lead(manager, who, self.renewed, comm)
-            self.budget = (budget, self.renewed) if budget else self.budget
+        now, before = time.monotonic(), self.lead
+        if not standby:
+            self.renewed = now
+        if manager and self._may_lead(manager, standby=standby):
+            leads = before is not None and before.manager == manager
+            term = before.term + (not leads) if before else 1
+            self.lead = Lead(manager, who, now, comm, standby, term)
+            if not leads:
+                tell(self.scheduler, lead=self.lead.record())
+            # Whoever has just taken the lead goes on with what was said before.
+            if budget and (leads or self.budget is None):
+                self.budget = budget, now
+            if wish and (leads or self.wish is None):
+                self.wish = wish
         return await self.cloud_status()
+
+    def _may_lead(self, manager: str, *, standby: bool) -> bool:
+        lead = self.lead
+        if lead is None:  # who made the cluster may still be on its way
+            return not standby or time.time() - self.started > LEAD_S
+        return lead.manager == manager or lead.over or (lead.standby and not standby)
 
     async def cloud_status(self) -> dict[str, Any]:
         """What a manager, or a person, wants to know of the lease."""
@@ -194,6 +225,7 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
             "clients": self.clients(),
             "lead": None if self.lead is None or self.lead.over else self.lead.record(),
             "budget": self.paying(),
+            "wish": self.wish,
             "left": list(self.left),
             "leaving": self.leavers.records(),
             "work": work(self.scheduler),
@@ -219,6 +251,14 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
             self.page = module.Page(self)
         except Exception as error:  # noqa: BLE001
             logger.info("No page of the cloud: %s", error)
+
+    def subscribe_worker_status(self, comm: Any) -> dict[str, Any]:
+        """Let one more manager hear of workers: distributed's own would let the last one hear alone."""
+        known, plugins = self.scheduler.subscribe_worker_status(comm), self.scheduler.plugins
+        plugin = plugins.pop(WorkerStatusPlugin.name)
+        plugin.name = f"{WorkerStatusPlugin.name}-{id(plugin)}"
+        plugins[plugin.name] = plugin
+        return known  # type: ignore[no-any-return]
 
     def clients(self) -> list[str]:
         """Connected clients that are people's: not workers', not the scheduler's own bookkeeping."""

@@ -135,9 +135,9 @@ class SchedulerLife:
             return Exit.failed if now - self.busy >= max(self.leases.no_client, START_S) else None
         if self.working or self._silent(now):  # silence is work: code that holds the interpreter lock
             return Exit.no_client_work if now - self.attended >= self.leases.no_client_work else None
-        if now - max(self.attended, self.busy) >= self.leases.no_client:
-            return Exit.no_client
-        return Exit.idle if now - self.busy >= self.leases.idle else None
+        if now - self.busy >= self.leases.idle:
+            return Exit.idle
+        return Exit.no_client if now - max(self.attended, self.busy) >= self.leases.no_client else None
 
     def _silent(self, now: float) -> bool:
         return self.reported is None or now - self.reported > SILENCE_S
