@@ -109,6 +109,10 @@ class Doctor(shared.Doctor):
         """A policy of ours for this account and region, as JSON."""
         raise NotImplementedError
 
+    def roles(self) -> Mapping[str, str | None]:
+        """By the name of a role or instance profile of ours, the one of the user's instead; None where none is needed."""
+        raise NotImplementedError
+
     def rehearsals(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
         """EC2's calls that can be rehearsed: action, operation and request."""
         yield "ec2:CreateSecurityGroup", "create_security_group", rehearsal.group_request_of(self.network)
@@ -154,8 +158,11 @@ class Doctor(shared.Doctor):
 
     def permissions(self) -> Iterator[Finding]:
         """Whether the caller may do all that a start, a life and an end take."""
-        names = [self.policy, *([f"{self.policy}-tunnel"] if self.config.tunnel else [])]
-        for name in names:
+        more = {
+            "tunnel": self.config.tunnel,
+            "roles": self.config.autonomous and self.config.scheduler_role is None,
+        }
+        for name in (self.policy, *(f"{self.policy}-{part}" for part, wanted in more.items() if wanted)):
             yield from self.allowed(name, "permissions", self.fix(name))
 
     def fix(self, name: str) -> str:
@@ -165,7 +172,7 @@ class Doctor(shared.Doctor):
 
     def allowed(self, name: str, topic: str, fix: str) -> Iterator[Finding]:
         """Whether all of a policy is allowed, by simulation or else by rehearsal."""
-        text = self.text(name)
+        text = simulation.with_roles(self.text(name), self.roles())
         if self.arn.endswith(":root"):
             yield warning(
                 topic,

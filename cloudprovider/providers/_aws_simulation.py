@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from cloudprovider.providers._aws import AWS
 
-__all__ = ["Lack", "Trial", "actions", "lacks", "simulate_request", "trials"]
+__all__ = ["Lack", "Trial", "actions", "lacks", "simulate_request", "trials", "with_roles"]
 
 #: In the place of what a policy's pattern leaves open.
 SAMPLE = "dask-doctor"
@@ -89,6 +89,32 @@ def trials(policy: Mapping[str, Any]) -> list[Trial]:
 def actions(policy: Mapping[str, Any]) -> list[str]:
     """The actions of a policy, each once."""
     return sorted({action for trial in trials(policy) for action in trial.actions})
+
+
+def with_roles(policy: str, roles: Mapping[str, str | None]) -> str:
+    """A policy, as JSON, about the roles of a user's own instead of ours, and without those that nobody needs.
+
+    Parameters
+    ----------
+    policy
+        The policy.
+    roles
+        By the name of a role or an instance profile of ours: the name or ARN of another, or None.
+    """
+
+    def own(resource: str) -> str | None:
+        where, _, name = resource.rpartition("/")
+        if where.rpartition(":")[2] not in ("role", "instance-profile") or name not in roles:
+            return resource
+        other = roles[name]
+        return other if other is None or other.startswith("arn:") else f"{where}/{other}"
+
+    document = json.loads(policy)
+    for statement in document["Statement"]:
+        resources = [own(resource) for resource in listed(statement["Resource"])]
+        statement["Resource"] = [resource for resource in resources if resource]
+    document["Statement"] = [one for one in document["Statement"] if one["Resource"]]
+    return json.dumps(document)
 
 
 def _sample(resource: str) -> str:

@@ -61,6 +61,15 @@ class EC2Doctor(Doctor):
         for name in dict.fromkeys(role.name for role in wanted):
             yield f"instance profile {name}", partial(self._has_profile, name)
 
+    def roles(self) -> Mapping[str, str | None]:
+        """By the name of a role or instance profile of ours, the one of the user's instead; None where none is needed.
+
+        The role in a profile of the user's may have any name: whether it may be passed, only an order tells.
+        """
+        if self.config.role:
+            return dict.fromkeys((land.MACHINE.name, land.MANAGED.name))
+        return {} if self.config.reached_by_ssm else {land.MANAGED.name: None}
+
     def _has_profile(self, name: str) -> bool:
         found = self.aws.call("iam", "get_instance_profile", InstanceProfileName=name, fine=["NoSuchEntity"])
         return bool(found.get("InstanceProfile", {}).get("Roles"))

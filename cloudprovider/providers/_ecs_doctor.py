@@ -11,7 +11,7 @@ from cloudprovider.providers._aws_doctor import Doctor
 from cloudprovider.providers._aws_landing import LOG_GROUP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from cloudprovider.doctor import Finding
 
@@ -70,6 +70,14 @@ class ECSDoctor(Doctor):
             roles += [land.TASK_ROLE, *([land.TUNNEL_ROLE] if config.tunnel else [])]
         for role in roles:
             yield f"role {role}", partial(self.has_role, role)
+
+    def roles(self) -> Mapping[str, str | None]:
+        """By the name of a role of ours, the one of the user's instead; None where none is needed."""
+        config, ours = self.config, (land.TASK_ROLE, land.TUNNEL_ROLE)
+        named = dict.fromkeys(ours, config.role) if config.role else {}
+        unused = {} if config.role or config.tunnel else {land.TUNNEL_ROLE: None}
+        execution = {land.EXECUTION_ROLE: config.execution_role} if config.execution_role else {}
+        return {**named, **unused, **execution}
 
     def _has_cluster(self) -> bool:
         found = self.aws.call("ecs", "describe_clusters", clusters=[land.ECS_CLUSTER])["clusters"]

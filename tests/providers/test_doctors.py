@@ -275,6 +275,23 @@ def test_the_accounts_own_keys(account):
 
 
 @only("fargate")
+def test_roles_of_the_users(account):
+    """Who names roles needs to pass those alone, and to make none."""
+    own, landing = policies(account)
+    roles = {"role": "mine", "execution_role": "arn:aws:iam::123456789012:role/start"}
+    passed = (
+        json.dumps(own).replace("role/dask-task", "role/mine").replace("role/dask-execution", "role/start")
+    )
+    with somebody(account, passed, without(landing, "iam:CreateRole"), READS):
+        ours, theirs = findings(account), findings(account, **roles)
+        autonomous = findings(account, **roles, autonomous=True)
+
+    assert "iam:PassRole (on role/dask-execution, role/dask-task)" in the(ours, "permissions")
+    assert [] == of(theirs, "permissions", Verdict.problem)
+    assert "policy aws-fargate-roles" in the(autonomous, "permissions")
+
+
+@only("fargate")
 def test_networks_of_aws(account):
     """No internet gateway, no such group, and no default VPC: each is found with what makes it."""
     client = boto3.client("ec2")
