@@ -235,10 +235,17 @@ class EC2Provider(Provider):
         shared.allow(self.aws, self.identity.name, sources)
 
     def logs(self, id: str, lines: int = 100) -> str:
-        """The last log lines of one machine, dead or alive: of its container, or else of its console."""
+        """The last log lines of one machine, dead or alive: of its container, or else of its console.
+
+        Those of a manager beside it stand first.
+        """
         group = self._plan.landing.log_group if self._plan else self.config.log_group or LOG_GROUP
-        stream = names.log_stream(self.identity.name, id)
-        return _aws_ends.log_lines(self.aws, group, stream, lines) or ends.console(self.aws, id, lines)
+
+        def read(part: str = "") -> str:
+            return _aws_ends.log_lines(self.aws, group, names.log_stream(self.identity.name, id, part), lines)
+
+        manager = read(names.MANAGER) if self.config.autonomous else ""
+        return "\n".join(filter(None, (manager, read() or ends.console(self.aws, id, lines))))
 
     def tunnel(self, machine: Machine) -> Tunnel:
         """The way to a scheduler through AWS Systems Manager, with no rule open to anybody; not opened yet."""

@@ -525,9 +525,14 @@ class ECSProvider(Provider):
         starts.allow(self.aws, self.identity.name, sources)
 
     def logs(self, id: str, lines: int = 100) -> str:
-        """The last log lines of one machine, dead or alive."""
+        """The last log lines of one machine, dead or alive; those of a manager beside it stand first."""
         group = self._landing.log_group if self._landing else self.config.log_group or LOG_GROUP
-        return _aws_ends.log_lines(self.aws, group, names.log_stream(self.identity.name, id), lines)
+        parts = (names.MANAGER, names.CONTAINER) if self.config.autonomous else (names.CONTAINER,)
+        streams = (names.log_stream(self.identity.name, id, part) for part in parts)
+        found = side_by_side(
+            partial(_aws_ends.log_lines, self.aws, group, stream, lines) for stream in streams
+        )
+        return "\n".join(filter(None, found))
 
     def tunnel(self, machine: Machine) -> Tunnel:
         """The way to a scheduler through ECS Exec, with no rule open to anybody; not opened yet."""
