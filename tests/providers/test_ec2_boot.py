@@ -22,6 +22,7 @@ from user_data import (
     SCRIPT,
     Host,
     as_cloud_init_reads,
+    configurations,
     needs_cloud_init,
     needs_systemd,
     schema_of,
@@ -29,8 +30,9 @@ from user_data import (
     written,
 )
 
+from cloudprovider import autonomous
 from cloudprovider.errors import ConfigError
-from cloudprovider.images import default_image
+from cloudprovider.images import default_image, manager_image
 from cloudprovider.provider import Identity
 from cloudprovider.providers import _ec2_boot as boots
 from cloudprovider.providers._ec2_config import EC2Config
@@ -71,6 +73,10 @@ def made(role="worker", image=CARRIES, gpus=0, **options):
 
 def document(data):
     return yaml.safe_load(gzip.decompress(data))
+
+
+def parts_of(data):
+    return configurations(gzip.decompress(data).decode())
 
 
 def files(data):
@@ -270,6 +276,27 @@ def test_an_environment_made_of_a_lock_leaves_room():
     assert len(made("scheduler", "", boot="uv", lock=LOCK)) < 12_500
 
 
+def test_only_an_autonomous_scheduler_has_a_manager():
+    """A unit of its own runs the manager's image with its mandate; workers are told nothing of it."""
+    told = [one["write_files"] for one in parts_of(made("scheduler", autonomous=True))]
+    more, rest = ({file["path"] for file in part} for part in told)
+    found = written({"write_files": told[0]})
+    unit = found["/etc/systemd/system/dask-cloud-manager.service"].decode()
+    variables = dict(line.split("=", 1) for line in found["/run/dask-cloud/manager"].decode().splitlines())
+
+    assert {"/run/dask-cloud/manager", "/etc/systemd/system/dask-cloud-manager.service"} == more
+    assert set(files(made("scheduler"))) == rest
+    assert set(files(made())) == set(files(made(autonomous=True)))
+    assert (
+        " ".join(("--entrypoint", *autonomous.COMMAND[:1], manager_image(), *autonomous.COMMAND[1:])) in unit
+    )
+    assert f"awslogs-stream={IDENTITY.name}/`cat /var/lib/cloud/data/instance-id`/manager" in unit
+    assert {"AWS_DEFAULT_REGION", autonomous.MANDATE} == set(variables)
+    assert "ap-southeast-3" == autonomous.Mandate.of_environment(variables).options["region"]
+    assert len(made("scheduler", autonomous=True)) < 5120
+    assert len(made("scheduler", default_image(), autonomous=True)) < 13_312
+
+
 # -- cloud-init's and systemd's own opinions ------------------------------------------------------------
 
 
@@ -283,6 +310,9 @@ VARIANTS += [
 ]
 
 
+VARIANTS.append({"role": "scheduler", "autonomous": True})
+
+
 @needs_cloud_init
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_cloud_init_s_schema_allows_it(variant, tmp_path):
@@ -293,15 +323,23 @@ def test_cloud_init_s_schema_allows_it(variant, tmp_path):
 
 
 @needs_systemd
-@pytest.mark.parametrize("uv", [False, pytest.param(True, marks=needs_cloud_init)])
-def test_systemd_reads_the_units(tmp_path, uv):
+@pytest.mark.parametrize(
+    "kind", ["plain", *(pytest.param(kind, marks=needs_cloud_init) for kind in ("uv", "autonomous"))]
+)
+def test_systemd_reads_the_units(tmp_path, kind):
     """Each setting of theirs is known to systemd; what they start need not be installed here."""
-    _, whole = (
-        as_cloud_init_reads(made("worker", "", boot="uv", lock=LOCK)) if uv else ([], document(made(gpus=1)))
-    )
+    if kind == "plain":
+        whole = document(made(gpus=1))
+    elif kind == "uv":
+        _, whole = as_cloud_init_reads(made("worker", "", boot="uv", lock=LOCK))
+    else:
+        _, whole = as_cloud_init_reads(made("scheduler", autonomous=True))
     units, wrong = units_of(whole, tmp_path)
+    more = ["dask-cloud-manager.service"] if kind == "autonomous" else []
 
-    assert ["dask-cloud-lease.service", "dask-cloud-lease.timer", "dask-cloud.service"] == sorted(units)
+    assert ["dask-cloud-lease.service", "dask-cloud-lease.timer", *more, "dask-cloud.service"] == sorted(
+        units
+    )
     assert [] == wrong
 
 
