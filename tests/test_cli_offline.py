@@ -14,7 +14,6 @@ from click.testing import CliRunner
 from cloudprovider import errors, templates
 from cloudprovider.cli import COMMANDS, cloud
 from cloudprovider.cli.codes import CODES, Code, code_of
-from cloudprovider.cli.offline import POLICIES
 from cloudprovider.cli.text import columns, length, strong, wrapped
 
 
@@ -139,29 +138,6 @@ def test_price_needs_no_credentials():
     nowhere = {**environ, "https_proxy": "http://127.0.0.1:9"}
     priced = subprocess.run(command, env=nowhere, capture_output=True, text=True, timeout=60, check=False)
     assert (0, True) == (priced.returncode, "10 workers" in priced.stdout)
-
-
-# -- policy ------------------------------------------------------------------------------------------------
-
-
-def test_policy():
-    """The least-privilege policy is JSON that IAM takes."""
-    policy = json.loads(run("policy", "aws-fargate").output)
-    assert "2012-10-17" == policy["Version"]
-    assert any("ecs:RunTask" in statement["Action"] for statement in policy["Statement"])
-
-
-def test_every_policy_can_be_printed():
-    """Each policy that is shipped, but for the trust of roles, is a choice of the command."""
-    shipped = {
-        name.removeprefix("policies/").removesuffix(".json")
-        for name in templates.names()
-        if name.startswith("policies/")
-    }
-    assert shipped - {"aws-ecs-trust", "aws-ec2-trust"} == set(POLICIES)
-    allowed = {"aws": "Statement", "azure": "Actions", "gcp": "includedPermissions"}
-    for name in POLICIES:
-        assert json.loads(run("policy", name).output)[allowed[name.partition("-")[0]]]
 
 
 # -- text --------------------------------------------------------------------------------------------------

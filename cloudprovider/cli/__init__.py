@@ -27,7 +27,7 @@ COMMANDS = {
     "list": "cloudprovider.cli.listing:list_clusters",
     "logs": "cloudprovider.cli.logs:logs",
     "open": "cloudprovider.cli.managing:open_pages",
-    "policy": "cloudprovider.cli.offline:policy",
+    "policy": "cloudprovider.cli.policy:policy",
     "price": "cloudprovider.cli.price:price",
     "scale": "cloudprovider.cli.managing:scale",
     "show": "cloudprovider.cli.showing:show",

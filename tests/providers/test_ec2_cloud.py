@@ -13,7 +13,6 @@ from contract import until
 
 from cloudprovider import EC2Cluster
 from cloudprovider import tags as ledger
-from cloudprovider.emulator.aws_needs import PREFIXES
 from cloudprovider.errors import CapacityError, CloudError, ConfigError, CredentialsError, QuotaError
 from cloudprovider.events import Events
 from cloudprovider.fleet import Fleet
@@ -493,62 +492,6 @@ def test_no_key_anywhere_but_in_the_secrets(cloud):
     assert json.loads(secrets.machine)["token"] not in text
     assert {"/dask/it/client", "/dask/it/machine", "/dask/it/ec2/0"} <= {p["Name"] for p in stored}
     assert {"SecureString"} == {p["Type"] for p in stored}
-
-
-def test_policies_are_enough(cloud):
-    """With the printed policies and nothing else, a cluster lives its whole life."""
-    documents = [json.loads(policy(name)) for name in ("aws-ec2", "aws-ec2-landing")]
-    cloud.inject("policy", allowed=documents)
-    live_a_life()
-    until(lambda: not cloud.leftovers(), 10, "nothing is left")
-
-
-def test_policies_are_no_more_than_enough(cloud):
-    """Each action that the policies allow is used, or taken along by a call that is."""
-    live_a_life()
-    used = {f"{PREFIXES.get(call.service, call.service)}:{call.operation}" for call in cloud.calls}
-    along = {
-        "ec2:CreateTags",
-        "iam:CreateServiceLinkedRole",
-        "iam:PassRole",
-        "iam:TagInstanceProfile",
-        "iam:TagRole",
-        "logs:TagResource",
-        "ssm:AddTagsToResource",
-        "sts:DecodeAuthorizationMessage",  # what a refusal says
-    }
-    allowed = set()
-    for name in ("aws-ec2", "aws-ec2-landing"):
-        for statement in json.loads(policy(name))["Statement"]:
-            actions = statement["Action"]
-            allowed |= {actions} if isinstance(actions, str) else set(actions)
-
-    assert used <= allowed
-    assert allowed - used <= along
-
-
-def live_a_life():
-    """All that a manager does."""
-    provider = make(spot="fallback")
-    secrets = make_secrets(provider.identity)
-    prepare(provider, secrets)
-    provider.quotas()
-    machine = scheduler(provider)
-    [worker] = workers(provider, 1).machines
-    until(lambda: provider.describe([machine.id])[0].public_address, 10, "a public address")
-    provider.rate(worker)
-    provider.allow(["203.0.113.5/32"])
-    provider.logs(machine.id)
-    other = make()
-    other.attach()
-    other.list()
-    with pytest.raises(CloudError, match="already"):
-        prepare(strange())
-    with pytest.raises(CloudError, match="There: it"):
-        make("nobody").attach()
-    prepare(other, secrets)  # a retried preparation
-    provider.sweep_expired()
-    provider.sweep("it")
 
 
 def strange():

@@ -13,7 +13,6 @@ from contract import until
 
 from cloudprovider import FargateCluster
 from cloudprovider import tags as ledger
-from cloudprovider.emulator.aws_needs import PREFIXES
 from cloudprovider.errors import CloudError, ConfigError, CredentialsError, QuotaError
 from cloudprovider.provider import State
 from cloudprovider.providers.ecs import ECSConfig, ECSProvider, FargateConfig, policy
@@ -280,58 +279,6 @@ def test_environment_survives_a_quote_and_a_newline(cloud):
     for definition in definitions():
         [container] = definition["containerDefinitions"]
         assert {"name": "WORDS", "value": value} in container["environment"]
-
-
-def test_policies_are_enough(cloud):
-    """With the printed policies and nothing else, a cluster lives its whole life."""
-    documents = [json.loads(policy(name)) for name in ("aws-fargate", "aws-fargate-landing")]
-    cloud.inject("policy", allowed=documents)
-    live_a_life()
-    until(lambda: not cloud.leftovers(), 10, "nothing is left")
-
-
-def test_policies_are_no_more_than_enough(cloud):
-    """Each action that the policies allow is used, or taken along by a call that is."""
-    live_a_life()
-    used = {f"{PREFIXES.get(call.service, call.service)}:{call.operation}" for call in cloud.calls}
-    along = {
-        "ec2:CreateTags",
-        "ecs:TagResource",
-        "iam:CreateServiceLinkedRole",
-        "iam:PassRole",
-        "iam:TagRole",
-        "logs:TagResource",
-        "ssm:AddTagsToResource",
-    }
-    allowed = set()
-    for name in ("aws-fargate", "aws-fargate-landing"):
-        for statement in json.loads(policy(name))["Statement"]:
-            actions = statement["Action"]
-            allowed |= {actions} if isinstance(actions, str) else set(actions)
-
-    assert used <= allowed
-    assert allowed - used <= along
-
-
-def live_a_life():
-    """All that a manager does."""
-    provider = make()
-    secrets = make_secrets(provider.identity)
-    prepare(provider, secrets)
-    provider.quotas()
-    machine = scheduler(provider)
-    workers(provider, 2)
-    until(lambda: provider.describe([machine.id])[0].public_address, 10, "a public address")
-    provider.allow(["203.0.113.5/32"])
-    provider.logs(machine.id)
-    other = make()
-    other.attach()
-    other.list()
-    with pytest.raises(CloudError, match="already"):
-        prepare(strange())
-    prepare(other, secrets)  # a retried preparation
-    provider.sweep_expired()
-    provider.sweep("it")
 
 
 def strange():

@@ -1,0 +1,237 @@
+"""The policies of managers on AWS: enough for a whole life, nothing more, and each part of them is missed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from rights import ACCOUNT, EC2, ECS, REGION, WHO, Fargate, covers, grow, listed, statements
+
+KINDS = {kind.__name__: kind for kind in (Fargate, ECS, EC2)}
+#: What a shipped policy allows beside what a life needs, and why.
+REASONS = {
+    ("aws-fargate", "role/dask-*-"): "who sweeps an autonomous cluster sees that it has no role of its own",
+    ("aws-ecs", "role/dask-*-"): "the same",
+    ("aws-ec2", "role/dask-*-"): "the same",
+    (
+        "aws-ec2",
+        "sts:DecodeAuthorizationMessage",
+    ): "what EC2's refusals say, where they do not say it in words",
+    ("aws-ec2", "key-pair/*"): "instance_args= may name a key pair",
+    ("aws-ec2", ":image/*"): "ami= may be one of the account's own",
+    ("aws-ec2", "snapshot/*"): "block devices in instance_args= may begin as snapshots",
+    ("aws-ec2", "spot-instances-request/*"): "without spot='fallback' a spot order tags its request",
+}
+#: Rights without which a manager goes on and knows less.
+TOLERATED = {
+    "ec2:DescribeSpotPriceHistory": "the price of a spot machine is then unknown",
+    "servicequotas:GetServiceQuota": "quotas are then unknown",
+}
+SHIPPED = [
+    (kind.__name__, name, statement["Sid"], action)
+    for kind in KINDS.values()
+    for name, document in kind.shipped().items()
+    for statement, action in statements(document)
+    if (name, action) not in REASONS
+]
+CONDITIONS = [
+    (kind.__name__, name, statement["Sid"], key)
+    for kind in (Fargate, EC2)
+    for name, document in kind.shipped().items()
+    for statement in document["Statement"]
+    for tests in statement.get("Condition", {}).values()
+    for key in tests
+]
+
+
+@pytest.fixture(scope="module")
+def grown(bare_process):
+    """A life on each service that began without any right, and was given each that it was refused."""
+    told = {}
+    for name, kind in KINDS.items():
+        bare_process.reset()
+        with bare_process.active():
+            life = kind(bare_process).begun()
+        told[name] = grow(bare_process, life, kind.shipped())
+    return told
+
+
+@pytest.mark.parametrize(("kind", "name", "sid", "action"), SHIPPED)
+def test_each_action_is_missed(grown, kind, name, sid, action):
+    """Without any one action of a policy a life on that service fails, with an error that names the action."""
+    missed = grown[kind].said
+
+    assert (name, sid, action) in missed, "no call of a whole life needs it"
+    assert action in (missed[name, sid, action] or (TOLERATED[action] and action))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_resource_is_too_many(grown, kind):
+    """Each resource that a policy names is one that a life needs, or there is a reason."""
+    spare = [
+        (name, resource)
+        for name, document in KINDS[kind].shipped().items()
+        for statement in document["Statement"]
+        if not all((name, action) in REASONS for action in listed(statement["Action"]))
+        for resource in listed(statement["Resource"])
+        if not covers(document, statement["Sid"], {"Resource": resource}, grown[kind].needs)
+    ]
+
+    assert [] == [
+        one for one in spare if not any(one[0] == name and part in one[1] for name, part in REASONS)
+    ]
+
+
+# -- conditions --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def strangers(bare_process):
+    """What in an account is no Dask cluster's, and a manager's clients whose policies can be changed."""
+    bare_process.reset()
+    with bare_process.active():
+        made = _strangers(boto3.Session())
+    with bare_process.active(bare_process.login(name=WHO)):
+        session = boto3.Session()
+        clients = {name: session.client(name) for name in ("ec2", "ecs", "iam", "ssm")}
+    return bare_process, clients, made
+
+
+def _strangers(session) -> dict[str, str]:
+    ec2, ecs, iam = (session.client(name) for name in ("ec2", "ecs", "iam"))
+    trust = {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    for name in ("dask-task", "dask-machine"):
+        document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=document)
+    iam.create_instance_profile(InstanceProfileName="theirs")
+    for name in ("dask", "theirs"):
+        ecs.create_cluster(clusterName=name)
+    container = {"name": "dask", "image": "busybox", "memory": 64}
+    defined = ecs.register_task_definition(family="dask-it-worker", containerDefinitions=[container])
+    image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+    [machine] = ec2.run_instances(ImageId=image, InstanceType="m5.large", MinCount=1, MaxCount=1)["Instances"]
+    return {
+        "image": image,
+        "machine": machine["InstanceId"],
+        "group": ec2.create_security_group(GroupName="theirs", Description="theirs")["GroupId"],
+        "definition": defined["taskDefinition"]["taskDefinitionArn"],
+    }
+
+
+CONTAINER = {"name": "dask", "image": "busybox", "memory": 64}
+RULE = {"IpProtocol": "tcp", "FromPort": 1, "ToPort": 1, "IpRanges": [{"CidrIp": "198.51.100.7/32"}]}
+#: By statement: a call that its condition alone forbids, what that is refused for, and what it takes beside.
+FORBIDDEN = {
+    "RunTasks": (
+        "ecs:RunTask",
+        lambda c, _: c["ecs"].run_task(cluster="theirs", taskDefinition="dask-it-worker"),
+    ),
+    "ListTasks": ("ecs:ListTasks", lambda c, _: c["ecs"].list_tasks(cluster="theirs")),
+    "TagAtBirth": (
+        "ecs:TagResource",
+        lambda c, m: c["ecs"].tag_resource(resourceArn=m["definition"], tags=[{"key": "k", "value": "v"}]),
+    ),
+    "SchedulerGroupTags": (
+        "ec2:CreateTags",
+        lambda c, m: c["ec2"].create_tags(Resources=[m["group"]], Tags=[{"Key": "k", "Value": "v"}]),
+    ),
+    "SchedulerGroup": (
+        "ec2:CreateSecurityGroup",
+        lambda c, _: c["ec2"].create_security_group(GroupName="new", Description="new", VpcId="vpc-1"),
+    ),
+    "OwnSchedulerGroup": (
+        "ec2:AuthorizeSecurityGroupIngress",
+        lambda c, m: c["ec2"].authorize_security_group_ingress(GroupId=m["group"], IpPermissions=[RULE]),
+    ),
+    "EcsCluster": ("ecs:CreateCluster", lambda c, _: c["ecs"].create_cluster(clusterName="new")),
+    "EcsClusterTags": (
+        "ecs:TagResource",
+        lambda c, _: c["ecs"].tag_resource(
+            resourceArn=f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/dask", tags=[{"key": "k", "value": "v"}]
+        ),
+    ),
+    "EcsServiceLinkedRole": (
+        "iam:CreateServiceLinkedRole",
+        lambda c, _: c["iam"].create_service_linked_role(AWSServiceName="lex.amazonaws.com"),
+    ),
+    "OrderMachines": (
+        "ec2:RunInstances",
+        lambda c, m: c["ec2"].run_instances(
+            ImageId=m["image"], InstanceType="m5.large", MinCount=1, MaxCount=1
+        ),
+    ),
+    "LaunchTemplate": (
+        "ec2:CreateLaunchTemplate",
+        lambda c, m: c["ec2"].create_launch_template(
+            LaunchTemplateName="new", LaunchTemplateData={"ImageId": m["image"]}
+        ),
+    ),
+    "OwnMachines": (
+        "ec2:TerminateInstances",
+        lambda c, m: c["ec2"].terminate_instances(InstanceIds=[m["machine"]]),
+    ),
+}
+FORBIDDEN |= {
+    "SharedGroup": FORBIDDEN["SchedulerGroup"],
+    "SharedGroupRule": FORBIDDEN["OwnSchedulerGroup"],
+    "FleetServiceLinkedRoles": FORBIDDEN["EcsServiceLinkedRole"],
+}
+#: To hand a role to another service takes a call of that service, which the policy does not allow.
+PASSED = {
+    "Fargate": (
+        "iam:AddRoleToInstanceProfile",
+        lambda c, _: c["iam"].add_role_to_instance_profile(
+            InstanceProfileName="theirs", RoleName="dask-task"
+        ),
+    ),
+    "EC2": (
+        "ecs:RegisterTaskDefinition",
+        lambda c, _: c["ecs"].register_task_definition(
+            family="new",
+            containerDefinitions=[CONTAINER],
+            taskRoleArn=f"arn:aws:iam::{ACCOUNT}:role/dask-machine",
+        ),
+    ),
+}
+
+
+def _forbidden(kind, sid):
+    if sid == "PassRoles":
+        along, call = PASSED[kind]
+        return "iam:PassRole", call, [{"Effect": "Allow", "Action": along, "Resource": "*"}]
+    if (kind, sid) == ("EC2", "TagAtBirth"):
+        return (*FORBIDDEN["SchedulerGroupTags"], [])
+    return (*FORBIDDEN[sid], [])
+
+
+@pytest.mark.parametrize(("kind", "name", "sid", "key"), CONDITIONS)
+def test_each_condition_is_missed(strangers, kind, name, sid, key):
+    """A call that one condition of a policy forbids is refused by its action, and would be allowed without it."""
+    cloud, clients, made = strangers
+    action, call, along = _forbidden(kind, sid)
+    shipped = KINDS[kind].shipped()
+    whole = [one for document in shipped.values() for one in document["Statement"]]
+
+    cloud.login({"Statement": [*whole, *along]}, name=WHO)
+    with pytest.raises(ClientError, match=f"perform: {action}"):
+        call(clients, made)
+    looser = [
+        _without(one, key) if one in shipped[name]["Statement"] and one["Sid"] == sid else one
+        for one in whole
+    ]
+    cloud.login({"Statement": [*looser, *along]}, name=WHO)
+    before = len(cloud.calls)
+    with contextlib.suppress(ClientError):  # what it asks for need not make sense
+        call(clients, made)
+    assert {""} == {one.denied for one in cloud.calls[before:]}
+
+
+def _without(statement, key):
+    tests = {
+        operator: {name: value for name, value in keys.items() if name != key}
+        for operator, keys in statement["Condition"].items()
+    }
+    return {**statement, "Condition": {operator: keys for operator, keys in tests.items() if keys}}
