@@ -398,8 +398,8 @@ class Estate:
         machines = sum(line.machines for line in bill.lines)
         return f": {bill.total} for {machines} machines in {duration(bill.until - (bill.since or 0))}"
 
-    def why(self, id: str) -> Why:
-        """Why a machine of this cluster ended; see `CloudCluster.why`."""
+    def why(self, id: str, heard: str = "") -> Why:
+        """Why a machine of this cluster ended, also by what its scheduler heard; see `CloudCluster.why`."""
         had = {machine.id: machine for machine in self._ever()}
         # The cloud may still know what another manager's fleet had.
         machine = had.get(id) or next(iter(self.provider.describe([id])), None)
@@ -409,7 +409,7 @@ class Estate:
                 f"{self.where} has had no machine {id!r} that is known here."
                 + (f" Did you mean {' or '.join(near)}?" if near else "")
             )
-        return why(machine, self.provider.logs(id, LAST_LINES))
+        return why(machine, self.provider.logs(id, LAST_LINES), heard)
 
     def look_at_unbilled(self) -> None:
         """Ask the cloud since when machines bill, and until when, where we only have our own guess."""

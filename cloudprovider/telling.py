@@ -12,6 +12,7 @@ from contextlib import suppress
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from cloudruntime.exits import Ended, Exit
 from distributed.core import Status
 
 from cloudprovider import view as views
@@ -39,7 +40,7 @@ class TellingCluster(ScalingCluster):
 
     async def _keep_telling(self) -> None:
         """Tell when there is news; stop where nobody listens."""
-        obituaries = views.Obituaries(self.estate)
+        obituaries = views.Obituaries(self.estate, self._noticed)
         told: dict[str, Any] | None = None
         while self.status == Status.running:
             try:
@@ -55,6 +56,20 @@ class TellingCluster(ScalingCluster):
                 logger.debug("The scheduler was not told what there is: %s", error)
                 told = None
             await asyncio.sleep(TELL_S)
+
+    def _noticed(self, machine: str) -> str:
+        notice = self.notices.leaving.get(machine)
+        return notice.reason if notice else ""
+
+    async def _heard_of(self, machine: str) -> str:
+        """Why a machine left, as it told its scheduler; another manager may have led then."""
+        heard = self._noticed(machine)
+        if self.sees:
+            with suppress(OSError):
+                left = (await self.scheduler_comm.cloud_status())["left"]
+                words = [said["reason"] for said in left if said["machine"] == machine][-1:]
+                heard = "; ".join(filter(None, [heard, *map(_in_words, words)]))
+        return heard
 
     def _known(self, obituaries: views.Obituaries) -> dict[str, Any]:
         start = self._start_over or timeline(self.events)
@@ -72,3 +87,7 @@ class TellingCluster(ScalingCluster):
             return bool(there)
         program = (resources.files("cloudruntime") / "page.py").read_text(encoding="utf-8")
         return bool(await self.scheduler_comm.cloud_tell(view=known, program=program))
+
+
+def _in_words(reason: str) -> str:
+    return str(Ended(Exit[reason])) if reason in Exit.__members__ else reason

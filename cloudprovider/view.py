@@ -11,12 +11,12 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from cloudprovider.bill import bill
+from cloudprovider.bill import HOUR, bill
 from cloudprovider.blackbox import LAST, RETURNED
 from cloudprovider.events import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from cloudprovider.blackbox import Why
     from cloudprovider.estate import Estate
@@ -56,7 +56,8 @@ def view(estate: Estate, start: Timeline) -> dict[str, Any]:
     now = estate.provider.now()
     ahead = now - time.time()  # the cloud's clock before ours
     fleet, known = estate.fleet, estate.known()
-    arrived = {event.machine: event.time + ahead for event in estate.events.of(Phase.arrived)}
+    arrivals = estate.events.of(Phase.arrived, Phase.connected)
+    arrived = {event.machine: event.time + ahead for event in reversed(arrivals)}
     living = [estate.scheduler, *fleet.machines.values()]
     ended = list(fleet.ended.values())
     return {
@@ -99,12 +100,17 @@ def _machine(estate: Estate, machine: Machine, arrived: float | None, now: float
         "reason": machine.reason[:LONGEST],
         "cost": None,
         "per_s": 0.0,
+        "priceless": False,
     }
     if (rate := estate.known_rate(machine)) is not None:
         if machine.billed_from is None and (arrived or machine.role == "scheduler"):
             machine = dataclasses.replace(machine, billed_from=machine.created)
         alone = bill([(machine, rate)], now)
-        record |= {"cost": alone.spent, "per_s": (alone.per_hour or 0.0) / 3600}
+        record |= {
+            "cost": alone.spent,
+            "per_s": (alone.per_hour or 0.0) / HOUR,
+            "priceless": alone.spent is None,
+        }
     return record
 
 
@@ -134,10 +140,13 @@ class Obituaries:
     ----------
     estate
         Whose machines they are.
+    heard
+        Says why a machine left, as its scheduler heard it; empty where it heard nothing.
     """
 
-    def __init__(self, estate: Estate) -> None:
+    def __init__(self, estate: Estate, heard: Callable[[str], str]) -> None:
         self._estate = estate
+        self._heard = heard
         self._looks: Counter[str] = Counter()
         self._over: set[str] = set()
 
@@ -154,7 +163,7 @@ class Obituaries:
         ]
         words = []
         for machine in [one for one in died[-MOURNED:] if one.id not in self._over][:AT_ONCE]:
-            said = self._estate.why(machine.id)
+            said = self._estate.why(machine.id, self._heard(machine.id))
             self._looks[machine.id] += 1
             if LAST.search(said.logs) or self._looks[machine.id] >= LOOKS:
                 self._over.add(machine.id)

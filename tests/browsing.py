@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import itertools
 import json
@@ -81,6 +82,22 @@ class Browser:
             "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
         )
         return answer.get("result", {}).get("value")
+
+    async def size(self, width: int, height: int) -> None:
+        """Give the page the width and height of a screen; one as narrow as a phone's is a phone's."""
+        phone = width < 600
+        await self._call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=2 if phone else 1,
+            mobile=phone,
+        )
+
+    async def picture(self) -> bytes:
+        """What the screen shows, as PNG."""
+        answer = await self._call("Page.captureScreenshot", format="png")
+        return base64.b64decode(answer["data"])
 
     async def text(self, *, until: str, within: float = 30) -> str:
         """What the page shows, once it shows `until`, or at the deadline."""

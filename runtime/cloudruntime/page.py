@@ -7,7 +7,8 @@ A manager tells by `cloud_tell` (see `cloudprovider.view`); what is told is JSON
     anything costs anything, and how many machines there are by state.
 `machines`
     Records with `id`, `role`, `state`, `zone`, `kind`, `market`, `created`, `billed_from`, `arrived`, `ended`,
-    `reason`, `cost`, and `per_s` while it bills; no more than a page can show.
+    `reason`, `cost` (None when not known yet, or `priceless`), and `per_s` while it bills; no more than a page
+    can show.
 `steps`
     Of the start: `name`, `start` and `end`, which is None while it is under way.
 `decisions`
@@ -50,6 +51,7 @@ INTERRUPTIONS = ("notice", "drained")
 
 CSS = """
 :host, .cloud { font: 14px/1.45 Helvetica, Arial, sans-serif; color: #333; }
+.bk-clearfix { display: block !important; width: 100%; }
 h2 { font-size: 15px; margin: 18px 0 6px; color: #222; }
 h2 small { font-weight: normal; color: #666; margin-left: 6px; }
 p { margin: 4px 0; max-width: 80em; overflow-wrap: anywhere; }
@@ -63,6 +65,7 @@ table { border-collapse: collapse; width: 100%; background: #fff; border: 1px so
 th { text-align: left; font-weight: bold; color: #555; background: #eee; padding: 5px 8px; white-space: nowrap; }
 td { padding: 4px 8px; border-top: 1px solid #e5e5e5; vertical-align: top; overflow-wrap: anywhere; }
 td.n, th.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+td.p { white-space: nowrap; }
 td.t { white-space: nowrap; font-variant-numeric: tabular-nums; color: #555; }
 .id, pre { font-family: "SF Mono", Menlo, Consolas, "Liberation Mono", monospace; font-size: 12px; }
 .s { display: inline-block; padding: 0 7px; border-radius: 9px; background: #eee; white-space: nowrap; }
@@ -115,6 +118,7 @@ class Page:
         self.words: dict[str, dict[str, Any]] = {}
         self._told = 0.0  # monotonic
         self._failed = ""
+        leases.scheduler.handlers["cloud_status"] = self.status
         try:
             _install(self)
         except Exception as error:  # noqa: BLE001  (a page is no reason to fail)
@@ -127,6 +131,10 @@ class Page:
         for id in list(self.words)[:-DEAD]:
             del self.words[id]
         self.view, self._told = view, time.monotonic()
+
+    async def status(self) -> dict[str, Any]:
+        """What `cloud_status` says without a page, and in `view` all that is shown."""
+        return {**await self.leases.cloud_status(), "view": self.facts()}
 
     def facts(self) -> dict[str, Any]:
         """All that is shown: what was told, and what the scheduler knows at this moment."""
@@ -144,7 +152,9 @@ class Page:
             "later": now - self._told if lead and not lead.over else 0.0,
             "expires": leases.site.boot.leases.expires,
             "here": _workers(leases, [machine["id"] for machine in self.view.get("machines", ())]),
-            "left": list(leases.left),
+            "left": [{**said, "logs": dict(leases.words).get(said["machine"], "")} for said in leases.left][
+                -DEAD:
+            ],
             "leaving": leases.leavers.records(),
         }
 
@@ -317,7 +327,8 @@ def _machine(
     now = facts["now"] + facts["later"]
     end = machine["ended"] or now
     age = _span(end - machine["created"]) if machine["created"] else ""
-    cost = _dollars(_later(machine["cost"], machine["per_s"], facts)) if facts.get("priced") else ""
+    known = machine["cost"] is not None or machine["priceless"]
+    cost = _dollars(_later(machine["cost"], machine["per_s"], facts)) if facts.get("priced") and known else ""
     return (
         f"{id} (scheduler)" if role == "scheduler" else id,
         _state(machine, here, leaving),
@@ -406,7 +417,7 @@ def _boot(machine: Mapping[str, Any], began: float, now: float) -> Row:
         end, kind = arrived or now, "boot"
     started = min(max(machine["billed_from"] or end, ordered), end)
     bars = [(ordered - began, started - began, "wait"), (started - began, end - began, kind)]
-    name = f"{machine['role']} {machine['id']}"
+    name = "scheduler" if machine["role"] == "scheduler" else str(machine["id"])
     return name, [bar for bar in bars if bar[1] > bar[0]], _took(ordered, end if arrived else None)
 
 
@@ -433,16 +444,14 @@ def chart(rows: Sequence[Row]) -> str:
 
 def _interruptions(facts: Mapping[str, Any]) -> str:
     """Notices: as the scheduler heard them itself, and as managers told of them."""
+    told = [event for event in facts.get("decisions", ()) if event["phase"] in INTERRUPTIONS]
+    said = {event["machine"]: event["message"] for event in told if event["phase"] == "notice"}
+    known = facts["leaving"]
     rows = [
-        (record["since"], f"{id}: {record['reason']}", f"{record['state']}, {record['moved']} results moved")
-        for id, record in facts["leaving"].items()
+        (record["since"], said.get(id) or f"{id}: {record['reason']}.", _became(record))
+        for id, record in known.items()
     ]
-    known = set(facts["leaving"])
-    rows += [
-        (event["time"], event["message"], "")
-        for event in facts.get("decisions", ())
-        if event["phase"] in INTERRUPTIONS and event.get("machine") not in known
-    ]
+    rows += [(event["time"], event["message"], "") for event in told if event["machine"] not in known]
     if not rows:
         return ""
     cells = "".join(
@@ -452,12 +461,18 @@ def _interruptions(facts: Mapping[str, Any]) -> str:
     return f"<h2>Interruptions</h2><table><tbody>{cells}</tbody></table>"
 
 
+def _became(record: Mapping[str, Any]) -> str:
+    """How far a machine with a notice was emptied."""
+    said = f"{record['state']}, {record['moved']} results moved"
+    return f"{said}, {record['lost_count']} lost" if record.get("lost_count") else said
+
+
 def _decisions(facts: Mapping[str, Any]) -> str:
     decisions = [event for event in facts.get("decisions", ()) if event["phase"] not in INTERRUPTIONS]
     if not decisions:
         return ""
     rows = "".join(
-        f"<tr><td class=t>{_moment(event['time'])}</td><td>{_text(event['phase'])}</td>"
+        f"<tr><td class=t>{_moment(event['time'])}</td><td class=p>{_text(event['phase'])}</td>"
         f"<td class=w>{_text(event['message'])}</td></tr>"
         for event in reversed(decisions)
     )

@@ -18,8 +18,8 @@ Operations that it adds to the Scheduler's, for managers and machines (`await sc
     How many results go with the clients that are connected, because nothing else wants them.
 `cloud_hear(machine=...)`
     A worker's machine asks for a sign of life, and which workers of its own are known.
-`cloud_leave(machine=..., reason=...)`
-    A worker's machine says why it ends.
+`cloud_leave(machine=..., reason=..., logs=...)`
+    A worker's machine says why it ends, and what Dask said last on it.
 `cloud_tell(view=..., program=...)`
     A manager tells what it knows, for the page *Cloud* of the dashboard; see `cloudruntime.page`, which may have to
     come along as `program`. Returns whether the page is there.
@@ -105,6 +105,7 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
         self.budget: tuple[dict[str, float], float] | None = None  # and when it was said
         self.wish: dict[str, Any] | None = None
         self.left: deque[dict[str, Any]] = deque(maxlen=1000)
+        self.words: deque[tuple[str, str]] = deque(maxlen=50)
         self.page: Any = None
         self.started = time.time()
         self.over = asyncio.Event()
@@ -170,9 +171,11 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
         """What this scheduler knows of a worker's machine."""
         return {"workers": {str(ws.name): ws.services.get("dashboard") for ws in self._workers(machine)}}
 
-    async def cloud_leave(self, machine: str, reason: str) -> str:
-        """Note why a worker's machine ends."""
+    async def cloud_leave(self, machine: str, reason: str, logs: str = "") -> str:
+        """Note why a worker's machine ends, and its last words; the log keeps it when this scheduler is gone."""
+        logger.info("Machine %s left: %s", machine, reason)
         self.left.append({"machine": machine, "reason": reason, "time": time.time()})
+        self.words.append((machine, logs))
         return "OK"
 
     async def cloud_leaving(self, machine: str, reason: str, within_s: float) -> dict[str, Any]:

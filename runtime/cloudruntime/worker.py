@@ -41,6 +41,8 @@ LOOK_S, PAUSE_S = 2.0, 1.0
 BEAT_S = 15.0
 #: How long a nanny gives its worker to close before it kills it.
 CLOSE_S = 3.0
+#: Lines of the log that a machine leaves with its scheduler, and characters of one.
+LINES, WIDTH = 30, 300
 #: A worker that cannot start although the scheduler answers is tried this often.
 STARTS = 3
 
@@ -123,11 +125,19 @@ class Machine:
             await asyncio.wait(closing, timeout=4 * CLOSE_S)
         told = any(nanny.why.startswith(CLOUD_END) for nanny in self.nannies.values())
         if self._answered and not told:
-            leaving = self._scheduler.cloud_leave(machine=self.site.identity.id, reason=self.reason)
+            leaving = self._scheduler.cloud_leave(
+                machine=self.site.identity.id, reason=self.reason, logs=self._last_words()
+            )
             await self._ask(leaving, LOOK_S)
         await self._scheduler.close_rpc()
         self.channel.say(ended=self.reason, detail=self.detail)
         await self.channel.close()
+
+    def _last_words(self) -> str:
+        """What the nannies have logged last: who has no log service finds it with the scheduler."""
+        nanny = next(iter(self.nannies.values()), None)  # their process has one log, newest first
+        logs = nanny.get_logs(n=LINES) if nanny else []
+        return "\n".join(line[:WIDTH] for _, line in reversed(logs))
 
     def _judge(self, keepers: Sequence[asyncio.Future[str]]) -> None:
         """What the ends of all workers mean for the machine."""
