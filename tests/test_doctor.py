@@ -120,7 +120,8 @@ QUOTA = Quota(name="Cores", limit=10, unit="cores", each=2, taken=2, advice="Ask
     [
         (QUOTA, 4, True, Verdict.ok),
         (QUOTA, 5, True, Verdict.problem),
-        (QUOTA, 5, False, Verdict.warning),
+        (QUOTA, 5, False, Verdict.ok),
+        (replace(QUOTA, limit=3), 5, False, Verdict.warning),
         (replace(QUOTA, used=7.0), 0, True, Verdict.problem),
         (replace(QUOTA, used=6.0), 0, True, Verdict.ok),
     ],
@@ -129,7 +130,8 @@ def test_quotas(limit, wanted, chosen, verdict):
     """A limit is a problem where it has no room for what is wanted, one worker at least, beside what is in use."""
     [found] = _doctor.quotas([limit], "spot", wanted, chosen=chosen)
     assert verdict is found.verdict
-    assert "spot: 10 cores of Cores" in found.found
+    assert f"spot: room for {limit.free} workers of 2 cores beside the scheduler" in found.found
+    assert f"Cores is {limit.limit} cores" in found.found
     assert found.fix == ("" if verdict is Verdict.ok else "Ask the owner.")
 
 

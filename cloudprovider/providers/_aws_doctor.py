@@ -341,7 +341,7 @@ def _listed(missing: Sequence[simulation.Lack]) -> str:
     """Each action once, with the resource where only some of a kind are meant."""
     by_action: dict[str, list[str]] = {}
     for lack in missing:
-        resource = lack.resource.rpartition(":")[2]
+        resource = lack.resource.split(":", 5)[-1]
         by_action.setdefault(lack.action, []).append(
             resource if simulation.SAMPLE not in resource else resource.partition("/")[0]
         )

@@ -209,17 +209,17 @@ def quota(limit: Quota, market: str, wanted: int, *, chosen: bool) -> Finding:
     market
         `on-demand` or `spot`.
     wanted
-        Machines that there shall be, at least one.
+        Machines that there shall be.
     chosen
-        Whether the options order from this market.
+        Whether the options order from this market; elsewhere one is enough.
     """
     beside = " beside the scheduler" if limit.taken else ""
-    rest = "less what else runs" if limit.used is None else f"{limit.used:,.10g} being in use"
+    rest = "less what else runs" if limit.used is None else f"with {limit.used:,.10g} in use"
     said = (
-        f"{market}: {limit.limit:,.10g} {limit.unit} of {limit.name} are room for {limit.free:,} workers of "
-        f"{limit.each:g}{beside}, {rest}."
+        f"{market}: room for {limit.free:,} workers of {limit.each:g} {limit.unit}{beside}, {rest}; "
+        f"{limit.name} is {limit.limit:,.10g} {limit.unit}."
     )
-    if limit.free >= max(1, wanted):
+    if limit.free >= max(1, wanted if chosen else 1):
         return ok("quotas", said)
     return (problem if chosen else warning)("quotas", said, limit.advice)
 
