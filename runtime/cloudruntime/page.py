@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     #: A row of a chart: its label, its bars as (start, end, class) in seconds, and what stands behind them.
     Row = tuple[str, Sequence[tuple[float, float, str]], str]
 
-__all__ = ["CSS", "Page", "chart", "sections"]
+__all__ = ["CSS", "SECTIONS", "Page", "chart"]
 
 logger = logging.getLogger("distributed.scheduler")
 
@@ -117,7 +117,7 @@ class Page:
         self.view: dict[str, Any] = {}
         self.words: dict[str, dict[str, Any]] = {}
         self._told = 0.0  # monotonic
-        self._failed = ""
+        self._failed: dict[str, str] = {}
         leases.scheduler.handlers["cloud_status"] = self.status
         try:
             _install(self)
@@ -159,14 +159,25 @@ class Page:
         }
 
     def drawn(self) -> dict[str, str]:
-        """The sections of the page as HTML; a failure is said in the first of them."""
+        """The sections of the page as HTML; one that fails says so, and is logged once."""
         try:
-            return sections(self.facts())
-        except Exception as error:
-            if self._failed != (failed := f"{type(error).__name__}: {error}"):
-                self._failed = failed
-                logger.exception("The page of the cloud could not be drawn")
-            return {"head": f"<p class=warn>This page could not be drawn: {html.escape(failed)}</p>"}
+            facts = self.facts()
+        except Exception as error:  # noqa: BLE001
+            return {"head": self._failure("head", error)}
+        return {name: self._drawn(name, facts) for name in SECTIONS}
+
+    def _drawn(self, name: str, facts: Mapping[str, Any]) -> str:
+        try:
+            return SECTIONS[name](facts)
+        except Exception as error:  # noqa: BLE001
+            return self._failure(name, error)
+
+    def _failure(self, name: str, error: Exception) -> str:
+        failed = f"{type(error).__name__}: {error}"
+        if self._failed.get(name) != failed:
+            self._failed[name] = failed
+            logger.error("The part %s of the page of the cloud could not be drawn", name, exc_info=error)
+        return f"<p class=warn>This part could not be drawn: {_text(failed)}</p>"
 
 
 def _workers(leases: Leases, machines: Iterable[str]) -> dict[str, int]:
@@ -228,8 +239,9 @@ class _Shown:
 
         self.page = page
         wide: dict[str, Any] = {"sizing_mode": "stretch_width"}
-        names = ("head", "machines", "start", "interruptions", "decisions", "dead")
-        self.parts = {name: Div(text="", stylesheets=[InlineStyleSheet(css=CSS)], **wide) for name in names}
+        self.parts = {
+            name: Div(text="", stylesheets=[InlineStyleSheet(css=CSS)], **wide) for name in SECTIONS
+        }
         self.root = column(*self.parts.values(), **wide)
         self.update()
 
@@ -241,18 +253,6 @@ class _Shown:
 
 
 # -- drawing: from facts to HTML, without a look at anything else -----------------------------------------
-
-
-def sections(facts: Mapping[str, Any]) -> dict[str, str]:
-    """The sections of the page, as HTML."""
-    return {
-        "head": _head(facts),
-        "machines": _machines(facts),
-        "start": _start(facts),
-        "interruptions": _interruptions(facts),
-        "decisions": _decisions(facts),
-        "dead": _dead(facts),
-    }
 
 
 def _head(facts: Mapping[str, Any]) -> str:
@@ -525,3 +525,14 @@ def _moment(epoch: float) -> str:
 
 def _text(value: object) -> str:
     return html.escape(str(value))
+
+
+#: The sections of the page, in their order: each draws facts as HTML.
+SECTIONS = {
+    "head": _head,
+    "machines": _machines,
+    "start": _start,
+    "interruptions": _interruptions,
+    "decisions": _decisions,
+    "dead": _dead,
+}
