@@ -124,14 +124,20 @@ def require_image(
 
 
 def _absent(image: str) -> str:
-    reference = Reference.of(image)
-    hint = (
-        "Dask has published no image for your versions: install a released Dask, or pass image= one of "
-        "your own that has distributed."
-        if image == default_image()
-        else "Check its spelling and its tag; a private one needs repository_credentials=."
-    )
-    return f"image={image!r}: {reference.registry} has no {reference.repository}:{reference.tag}. {hint}"
+    reference, option = Reference.of(image), "image"
+    hint = "Check its spelling and its tag; a private one needs repository_credentials=."
+    if image == default_image():
+        hint = (
+            "Dask has published no image for your versions: install a released Dask, or pass image= one of "
+            "your own that has distributed."
+        )
+    elif image == manager_image():
+        option = "manager_image"
+        hint = (
+            "There is none for your versions: build one from this project's Dockerfile, put it where machines can "
+            "pull it from, and pass manager_image=."
+        )
+    return f"{option}={image!r}: {reference.registry} has no {reference.repository}:{reference.tag}. {hint}"
 
 
 def require_architecture(

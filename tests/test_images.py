@@ -142,6 +142,13 @@ def test_default_image_that_does_not_exist_says_why():
         images.require_image(images.default_image())
 
 
+def test_manager_image_that_does_not_exist_says_how_to_make_one():
+    """Where there is no manager at the client's versions, the error names its own option and the Dockerfile."""
+    message = images._absent(images.manager_image())
+    assert message.startswith("manager_image='ghcr.io/")
+    assert "Dockerfile" in message
+
+
 def test_official_image_carries_the_runtime():
     """Only the official image needs no runtime brought along, wherever it is kept."""
     assert images.carries_runtime("ghcr.io/somebody/dask-cloud-runtime:1.0")
