@@ -6,17 +6,19 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cloudprovider.cli.codes import Code, Failure
 from cloudprovider.cli.finding import Where, cloud_option, name_argument, nearest, region_option
+from cloudprovider.cli.look import ended_machines, last_words, status
 from cloudprovider.errors import CloudError
-from cloudprovider.provider import find
+from cloudprovider.provider import Provider, find
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from cloudprovider.cli.finding import Home
     from cloudprovider.provider import Machine
@@ -50,20 +52,38 @@ def logs(
     Those that ended come first, then what runs: workers, and the scheduler last.
     """
     home = Where(clouds, region).home(name, ended=True)
-    with suppress(CloudError):  # it only says where the logs are when they are not in the usual place
-        find(home.provider)
+    dead, words = _dead(home)
     tell = _as_json if as_json else Headed()
     seen: dict[str, list[str]] = {}
+    ask = partial(_text, home, words, max(lines, BACK))
     with ThreadPoolExecutor(AT_ONCE) as pool, suppress(KeyboardInterrupt):
-        wanted = _wanted(home, machine)
-        _round(home, wanted, lines, seen, tell, pool)
+        wanted = _wanted(home, dead, machine)
+        _round(pool.map(ask, wanted), wanted, lines, seen, tell)
         wanted = {id: role for id, role in wanted.items() if id in _living(home)}
         while follow and wanted:
             time.sleep(PAUSE_S)
             now = _living(home, again=True)
             now = now if machine is None else {id: role for id, role in now.items() if id in wanted}
-            _round(home, {**wanted, **now}, lines, seen, tell, pool)  # also the last of what has ended
+            both = {**wanted, **now}  # also the last of what has ended
+            _round(pool.map(ask, both), both, lines, seen, tell)
             wanted = now
+
+
+def _dead(home: Home) -> tuple[Sequence[Machine], dict[str, str]]:
+    """The machines that have ended, the latest last, and last words that their cloud may not have any more."""
+    said: Mapping[str, Any] = {}
+    try:
+        secret = find(home.provider).client  # it also says where the logs are, if not in the usual place
+        if type(home.provider).ended is Provider.ended:  # this cloud remembers none: their scheduler may
+            said, _ = status(home, secret)
+    except CloudError:
+        pass
+    return ended_machines(home, said)[::-1], last_words(said)
+
+
+def _text(home: Home, words: Mapping[str, str], lines: int, id: str) -> list[str]:
+    """A machine's last lines."""
+    return (home.provider.logs(id, lines) or words.get(id, "")).splitlines()
 
 
 def _living(home: Home, *, again: bool = False) -> dict[str, str]:
@@ -72,7 +92,7 @@ def _living(home: Home, *, again: bool = False) -> dict[str, str]:
     return {one.id: one.role for one in sorted(machines, key=lambda one: one.role, reverse=True)}
 
 
-def _wanted(home: Home, machine: str | None) -> dict[str, str]:
+def _wanted(home: Home, dead: Sequence[Machine], machine: str | None) -> dict[str, str]:
     """The machines to ask at first, with their roles.
 
     Raises
@@ -80,7 +100,7 @@ def _wanted(home: Home, machine: str | None) -> dict[str, str]:
     Failure
         When there is no such machine, or there are several.
     """
-    roles = {**{one.id: f"{one.role}, ended" for one in _ended(home)}, **_living(home)}
+    roles = {**{one.id: f"{one.role}, ended" for one in dead}, **_living(home)}
     if machine is None:
         return roles
     ids = [id for id in roles if id == machine] or [id for id in roles if id.startswith(machine)]
@@ -95,25 +115,14 @@ def _wanted(home: Home, machine: str | None) -> dict[str, str]:
     return {machine: "ended"}
 
 
-def _ended(home: Home) -> Sequence[Machine]:
-    """The machines that the cloud knows to have ended, the latest last."""
-    try:
-        return sorted(home.provider.ended(home.name), key=lambda one: one.ended or 0.0)
-    except CloudError:  # who may list may not be allowed to look back
-        return []
-
-
 def _round(
-    home: Home,
+    texts: Iterable[list[str]],
     wanted: dict[str, str],
     lines: int,
     seen: dict[str, list[str]],
     tell: Callable[[str, str, Sequence[str]], None],
-    pool: ThreadPoolExecutor,
 ) -> None:
-    """Ask every machine once, and tell what is new; of one that is new itself, its last lines."""
-    back = max(lines, BACK)
-    texts = pool.map(lambda id: home.provider.logs(id, back).splitlines(), wanted)
+    """Tell what is new in each machine's last lines; of one that is new itself, its last lines."""
     for (id, role), now in zip(wanted.items(), texts, strict=True):
         new = fresh(seen[id], now) if id in seen else now[-lines:]
         if new or id not in seen:

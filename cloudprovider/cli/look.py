@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cloudprovider.cli.finding import Home
     from cloudprovider.provider import Provider
 
-__all__ = ["Look", "ended_machines", "look", "status"]
+__all__ = ["Look", "ended_machines", "last_words", "look", "status"]
 
 #: Of as many machines that ended the logs are read.
 EXPLAINED = 10
@@ -70,17 +70,24 @@ class Look:
         return self.home.machines
 
     @property
+    def view(self) -> Mapping[str, Any]:
+        """What a manager told the scheduler (`cloudruntime.page`); empty where none did."""
+        view: Mapping[str, Any] = self.status.get("view", {})
+        return view
+
+    @property
     def limits(self) -> str:
         """What the bill may not have."""
         if not self.ended:
             return "Machines that have ended are in it while the cloud remembers them."
-        return f"{counted(len(self.ended), 'machine')} that ended are in it; those that the cloud has forgotten are not."
+        return f"Machines that ended are in it ({len(self.ended)}), but for those that the cloud has forgotten."
 
     @property
     def timeline(self) -> Sequence[dict[str, Any]]:
         """What happened when, as far as can be told now, in order: `time`, `what` and `machine`."""
         every = [*self.living, *self.ended]
-        moments = [*_began(every, self.status), *map(_end, self.ended[:EXPLAINED])]
+        began = [*map(_step, self.view.get("steps", ()))] or [*_began(every, self.status)]
+        moments = [*began, *map(_end, self.ended[:EXPLAINED])]
         return sorted((moment for moment in moments if moment["time"]), key=lambda moment: moment["time"])
 
     def as_json(self) -> dict[str, Any]:
@@ -99,6 +106,7 @@ class Look:
             **{name: self.status.get(name) for name in told},
             "not_asked": self.unasked,
             "timeline": [*self.timeline],
+            "decisions": [*self.view.get("decisions", ())],
         }
 
 
@@ -124,7 +132,7 @@ def look(home: Home) -> Look:
         home=home,
         owner=owner,
         ended=ended,
-        whys=_explained(provider, ended[:EXPLAINED]),
+        whys=_explained(provider, ended[:EXPLAINED], last_words(said[0])),
         bills=bills,
         bill=meter.bill(now),
         status=said[0],
@@ -151,10 +159,21 @@ def ended_machines(home: Home, status: Mapping[str, Any]) -> list[Machine]:
     except CloudError:  # who may list may not be allowed to look back
         known = {}
     living = {machine.id for machine in home.machines}
+    view = status.get("view", {})
+    for record in view.get("machines", ()):
+        if record["state"] == State.gone and not (record["id"] in known and known[record["id"]].kind):
+            known[record["id"]] = _told(home, record)
     for left in status.get("left", ()):
         known.setdefault(left["machine"], _left(home, left))
     dead = [machine for machine in known.values() if machine.id not in living]
     return sorted(dead, key=lambda machine: -(machine.ended or 0.0))
+
+
+def _told(home: Home, record: Mapping[str, Any]) -> Machine:
+    """A machine that a manager told of."""
+    names = ("id", "role", "zone", "kind", "market", "created", "billed_from", "ended", "reason")
+    facts = {name: record[name] for name in names if name in record}
+    return Machine(**facts, state=State.gone, cluster=home.name)
 
 
 def _left(home: Home, left: Mapping[str, Any]) -> Machine:
@@ -170,17 +189,28 @@ def _left(home: Home, left: Mapping[str, Any]) -> Machine:
     )
 
 
-def _explained(provider: Provider, machines: Collection[Machine]) -> Sequence[Why]:
+def last_words(status: Mapping[str, Any]) -> dict[str, str]:
+    """The last lines of machines that died, by their ids, as a manager told them before clouds forgot."""
+    return {word["id"]: word["logs"] for word in status.get("view", {}).get("words", ())}
+
+
+def _explained(provider: Provider, machines: Collection[Machine], words: Mapping[str, str]) -> Sequence[Why]:
     """Why machines ended, by their last lines."""
 
     def explain(machine: Machine) -> Why:
         try:
-            return why(machine, provider.logs(machine.id, LAST_LINES))
+            return why(machine, words.get(machine.id) or provider.logs(machine.id, LAST_LINES))
         except CloudError:
             return why(machine, "")
 
     with ThreadPoolExecutor(WIDTH) as pool:
         return [*pool.map(explain, machines)]
+
+
+def _step(step: Mapping[str, Any]) -> dict[str, Any]:
+    """A step of the start that a manager told."""
+    took = f": {step['end'] - step['start']:.1f} s" if step["end"] else ""
+    return _moment(step["start"], f"{step['name']}{took}")
 
 
 def _began(machines: Collection[Machine], status: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
@@ -206,6 +236,8 @@ def _moment(moment: float | None, what: str, machine: str | None = None) -> dict
 
 
 def _rate(provider: Provider, machine: Machine, note: str) -> Rate:
+    if not machine.market:
+        return Rate(per_hour=0.0, unknown=("what the cloud has forgotten",))
     try:
         return provider.rate(machine)
     except CloudError as error:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["show"]
 
+#: Dollars that two counts may differ by.
+CENT = 0.01
+
 
 @click.command(short_help="Show NAME's machines, cost and leases.")
 @name_argument
@@ -67,6 +70,8 @@ def _money(cluster: Look) -> Iterator[str]:
     bill = cluster.bill
     if bill.lines:
         yield f"Spent until now: {bill.total}, {amount(bill.per_hour, bill.unknown)} an hour."
+    if (counted_all := cluster.view.get("spent")) and counted_all > (bill.spent or 0.0) + CENT:
+        yield f"With what the cloud has forgotten: {dollars(counted_all)}, as its manager counts."
     if budget := cluster.status.get("budget"):
         lasts = (
             f"; it pays for {length(budget['left_s'])} more" if budget["left_s"] > 0 else ", which is over"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudprovider import tags as ledger
 from cloudprovider.errors import CloudError, CredentialsError
-from cloudprovider.provider import Swept
+from cloudprovider.provider import Machine, State, Swept
 from cloudprovider.providers import _gce_boot, _vm_diagnosis
 from cloudprovider.providers import _gce_names as names
 from cloudprovider.providers import _gce_wire as wire
@@ -20,10 +20,20 @@ from cloudprovider.providers._vm_diagnosis import causes
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
-    from cloudprovider.provider import Identity, Machine
+    from cloudprovider.provider import Identity
     from cloudprovider.providers._gcp import GCP
 
-__all__ = ["clusters", "delete", "diagnosis", "endings", "expired", "instances", "log_lines", "sweep"]
+__all__ = [
+    "clusters",
+    "delete",
+    "diagnosis",
+    "ended",
+    "endings",
+    "expired",
+    "instances",
+    "log_lines",
+    "sweep",
+]
 
 #: Deletions under way at a time: GCE has no bulk form of instances.delete.
 WIDTH = 32
@@ -96,17 +106,44 @@ def endings(gcp: GCP, machines: Collection[Machine], since: float) -> dict[str, 
     since
         Seconds since the epoch before which nothing is asked.
     """
+    zones, wanted = {machine.zone for machine in machines if machine.zone}, {one.id for one in machines}
+    every = _operations(gcp, zones, since)
+    return {id: _ending(one) for one in every if (id := wire.last(one.target_link)) in wanted}
+
+
+def ended(gcp: GCP, cluster: str, zones: Iterable[str], since: float) -> list[Machine]:
+    """The machines of a cluster that ended in these zones, as their operations say, which last for two weeks.
+
+    What they were is forgotten: kind, market and age. https://cloud.google.com/compute/docs/viewing-operations
+    """
+    found: dict[str, Machine] = {}
+    for one in _operations(gcp, zones, since):
+        if names.is_machine_of(cluster, id := wire.last(one.target_link)):
+            reason, moment = _ending(one)
+            role = "scheduler" if id == names.scheduler(cluster) else "worker"
+            found[id] = Machine(
+                id=id,
+                role=role,
+                state=State.gone,
+                cluster=cluster,
+                zone=wire.last(one.zone),
+                market="",
+                ended=moment,
+                reason=reason,
+            )
+    return [*found.values()]
+
+
+def _operations(gcp: GCP, zones: Iterable[str], since: float) -> list[Any]:
+    """What ended machines in zones, a call a zone; what says why comes last."""
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since))
     kinds = " OR ".join(f'(operationType = "{kind}")' for kind in ENDS)
     asked = f'(insertTime > "{moment}") AND ({kinds})'
-    zones = {machine.zone for machine in machines if machine.zone}
     found = side_by_side(
         partial(gcp.items, "zone_operations", zone=zone, filter=asked, max_results=wire.PAGE)
-        for zone in sorted(zones)
+        for zone in sorted(set(zones))
     )
-    wanted = {machine.id for machine in machines}
-    every = [one for some in found for one in some if wire.last(one.target_link) in wanted]
-    return {wire.last(one.target_link): _ending(one) for one in sorted(every, key=_telling)}
+    return sorted((one for some in found for one in some), key=_telling)
 
 
 def _telling(operation: Any) -> bool:

@@ -12,9 +12,11 @@ __all__ = [
     "ROLES",
     "SCHEDULER_ACCOUNT",
     "SCHEDULER_ROLE",
+    "SEEING_ROLE",
     "TAG",
     "cluster_of",
     "firewall",
+    "is_machine_of",
     "landing_firewalls",
     "machine_names",
     "scheduler",
@@ -28,8 +30,8 @@ TAG = "dask-machine"
 ACCOUNT = "dask-machine"
 #: The custom role with which it may read secrets, write logs, and end machines.
 MACHINE_ROLE = "daskMachine"
-#: The same of the schedulers' machines of autonomous clusters, which order and end machines.
-SCHEDULER_ACCOUNT, SCHEDULER_ROLE = "dask-scheduler", "daskScheduler"
+#: The same of the schedulers' machines of autonomous clusters, which order and end machines, and see others.
+SCHEDULER_ACCOUNT, SCHEDULER_ROLE, SEEING_ROLE = "dask-scheduler", "daskScheduler", "daskSchedulerSees"
 #: Characters of a worker's name that chance draws: a label's, with no cluster's name before them.
 ALPHABET, DRAWN = string.ascii_lowercase + string.digits, 6
 
@@ -48,6 +50,12 @@ def machine_names(cluster: str, role: str, count: int) -> list[str]:
         drawn = "".join(secrets.choice(ALPHABET) for _ in range(DRAWN))
         names[f"dask-{cluster}-w-{drawn}"] = None
     return list(names)
+
+
+def is_machine_of(cluster: str, name: str) -> bool:
+    """Whether a machine of this name would be the cluster's."""
+    worker = rf"dask-{cluster}-w-[a-z0-9]{{{DRAWN}}}"
+    return name == scheduler(cluster) or re.fullmatch(worker, name) is not None
 
 
 def secret(cluster: str, whose: str) -> str:

@@ -45,6 +45,8 @@ ONE_S, MANY_S = 120.0, 600.0
 #: Seconds between two looks at a machine whose resources are still looked for, at the least and at the most.
 LOOK_S, LONGEST_LOOK_S = 0.2, 2.0
 #: Seconds in which the machines of a cluster that died may go.
+#: Who knows no cluster looks back so far.
+DAY_S = 86_400.0
 LEFT_PATIENCE_S = 30.0
 #: Seconds that the question for quotas waits for the types to be chosen.
 PLAN_S = 30.0
@@ -175,6 +177,12 @@ class GCEProvider(Provider):
     def list(self, cluster: str | None = None) -> list[Machine]:
         """Live machines of a cluster, or of every cluster in the project, by label."""
         return [machine for machine in self._watch.listed(cluster) if machine.state is not State.gone]
+
+    def ended(self, cluster: str) -> Sequence[Machine]:
+        """Machines of a cluster that have ended within its lifetime, or a day, as operations tell."""
+        zones = self._plan.landing.zones if self._plan else map(wire.last, self._place().zones)
+        since = self._plan.identity.created if self._plan else self.gcp.now() - DAY_S
+        return ends.ended(self.gcp, cluster, zones, since)
 
     def sweep(self, cluster: str) -> Swept:
         """Remove everything of this cluster, machines first; the landing stays."""
