@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cloudprovider.config import listed
-from cloudprovider.doctor import of_error, ok, problem, unknown, warning
+from cloudprovider.doctor import Verdict, of_error, ok, problem, unknown, warning
 from cloudprovider.errors import CloudError, CredentialsError
 from cloudprovider.providers import _aws_rehearsal as rehearsal
 from cloudprovider.providers import _aws_simulation as simulation
@@ -158,52 +158,62 @@ class Doctor(shared.Doctor):
 
     def permissions(self) -> Iterator[Finding]:
         """Whether the caller may do all that a start, a life and an end take."""
+        if self.is_root:
+            yield warning(
+                "permissions",
+                "These are the account's own (root) keys: they may do everything, as may who finds them.",
+                f"Make a user or a role with what `dask cloud policy {self.policy}` prints, and use its.",
+            )
+            return
         more = {
             "tunnel": self.config.tunnel,
             "roles": self.config.autonomous and self.config.scheduler_role is None,
         }
-        for name in (self.policy, *(f"{self.policy}-{part}" for part, wanted in more.items() if wanted)):
-            yield from self.allowed(name, "permissions", self.fix(name))
+        names = [self.policy, *(f"{self.policy}-{part}" for part, wanted in more.items() if wanted)]
+        found = [self.allowed(name, "permissions", self.fix(name)) for name in names]
+        yield from dict.fromkeys(found)
+        if found[0].verdict is Verdict.unknown:
+            yield from self._rehearsed()
+
+    @property
+    def is_root(self) -> bool:
+        """Whether the caller is the account itself."""
+        return self.arn.endswith(":root")
 
     def fix(self, name: str) -> str:
         """How to come by a policy's rights."""
         command = f"`dask cloud policy {name} --region {self.aws.region} --account {self.account}`"
         return f"Have what {command} prints attached to {self.arn}."
 
-    def allowed(self, name: str, topic: str, fix: str) -> Iterator[Finding]:
-        """Whether all of a policy is allowed, by simulation or else by rehearsal."""
+    def allowed(self, name: str, topic: str, fix: str) -> Finding:
+        """Whether all of a policy is allowed, by simulation."""
         text = simulation.with_roles(self.text(name), self.roles())
-        if self.arn.endswith(":root"):
-            yield warning(
-                topic,
-                "These are the account's own (root) keys: they may do everything, as may who finds them.",
-                f"Make a user or a role with what `dask cloud policy {name}` prints, and use its.",
-            )
-            return
         try:
             missing = simulation.lacks(self.aws, self.source() or self.arn, text)
         except CloudError as error:
-            yield from self._rehearsed(topic, error, fix)
-            return
+            why = f"IAM could not simulate: {error}"
+            if code(error) in {"AccessDenied", "AccessDeniedException"}:
+                why = "You may not simulate policies, and so nobody can tell what is missing."
+            return unknown(topic, why, f"Ask for iam:SimulatePrincipalPolicy on {self.arn}.")
         if missing:
-            yield problem(topic, f"You lack {_listed(missing)}.", f"{_above(missing)}{fix}")
-        else:
-            count = len(simulation.actions(json.loads(text)))
-            yield ok(topic, f"All {count} actions of policy {name} are allowed, by simulation.")
+            return problem(topic, f"You lack {_listed(missing)}.", f"{_above(missing)}{fix}")
+        count = len(simulation.actions(json.loads(text)))
+        return ok(topic, f"All {count} actions of policy {name} are allowed, by simulation.")
 
-    def _rehearsed(self, topic: str, error: CloudError, fix: str) -> Iterator[Finding]:
+    def _rehearsed(self) -> Iterator[Finding]:
         """What EC2 says to rehearsals, where nobody may simulate."""
-        self._networked()
-        refused, passed = rehearsal.rehearsed(self.aws, [*self.rehearsals()])
+        try:
+            self._networked()
+            refused, passed = rehearsal.rehearsed(self.aws, [*self.rehearsals()])
+        except (
+            CloudError
+        ):  # without a network or a type there is nothing to rehearse, and their own checks say so
+            return
         if refused:
-            yield problem(topic, f"You lack {', '.join(refused)}: EC2 refused the rehearsal.", fix)
-        heard = f" EC2 would allow {', '.join(passed)}." if passed else ""
-        may_not = code(error) in {"AccessDenied", "AccessDeniedException"}
-        yield unknown(
-            topic,
-            f"{'You may not simulate policies.' if may_not else f'IAM could not simulate: {error}'}{heard}",
-            f"Ask for iam:SimulatePrincipalPolicy on {self.arn}. {fix}",
-        )
+            found = f"You lack {', '.join(refused)}: EC2 refused the rehearsal."
+            yield problem("permissions", found, self.fix(self.policy))
+        if passed:
+            yield ok("permissions", f"EC2 would allow {', '.join(passed)}.")
 
     def landing(self) -> Iterator[Finding]:
         """Whether what clusters share is there, or may be made."""
@@ -213,15 +223,14 @@ class Doctor(shared.Doctor):
         if not missing:
             yield ok("landing", "All that clusters share in the account is there.")
             return
+        said = f"Not there yet, and made by the first start: {', '.join(missing)}."
         name = f"{self.policy}-landing"
         fix = (
             f"Somebody with the rights that `dask cloud policy {name}` prints starts the first cluster, or "
             "makes them by `terraform/`."
         )
-        yield from (
-            dataclasses.replace(one, found=f"Not there yet: {', '.join(missing)}. {one.found}")
-            for one in self.allowed(name, "landing", fix)
-        )
+        found = ok("landing", "") if self.is_root else self.allowed(name, "landing", fix)
+        yield dataclasses.replace(found, found=f"{said} {found.found if found.fix else ''}".strip())
 
     def _has_log_group(self) -> bool:
         found = self.aws.call("logs", "describe_log_groups", logGroupNamePrefix=LOG_GROUP)["logGroups"]
