@@ -75,8 +75,10 @@ class Guests(Insides["LiveInstance"]):
     def _environ(self, machine: LiveInstance) -> dict[str, str]:
         """How the emulated cloud is reached from within it."""
         endpoint, scale = self._account.endpoint, self._account.timers.scale
+        metadata = f"{endpoint.partition('//')[2]}/_cloud/gce/{machine.id}"
         return {
-            "GCE_METADATA_HOST": f"{endpoint.partition('//')[2]}/_cloud/gce/{machine.id}",
+            # https://googleapis.dev/python/google-auth/latest/reference/google.auth.environment_vars.html
+            **dict.fromkeys(("GCE_METADATA_HOST", "GCE_METADATA_IP"), metadata),
             **overrides(endpoint),
             "DASK_CLOUD_POLL_S": f"{max(0.2, POLL_S * scale):g}",  # a notice is as short as its time
         }

@@ -49,6 +49,8 @@ class Metadata:
             return _said(404, "")
         if instance.state not in LIVE:
             return _said(503, "")
+        if not path.strip("/"):  # by this Google's libraries know that they are on an instance
+            return _said(200, "computeMetadata/\n")
         query = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
         return _refused(method, path, headers) or self._asked(
             instance, path.removeprefix("computeMetadata/v1"), query
@@ -68,15 +70,17 @@ class Metadata:
 
     def _found(self, instance: LiveInstance, path: str, query: Mapping[str, str]) -> Answer:
         node: Any = self._tree(instance)
+        kind = "application/text"
         for part in [part for part in path.split("/") if part]:
             if not isinstance(node, dict) or part not in node:
                 return _said(404, "")
             node = node[part]
             if callable(node):
                 node = node(query)
+                kind = "application/json" if str(node).startswith("{") else kind  # tokens are, and lists never
         if not isinstance(node, dict):
             text = json.dumps(node) if query.get("alt") == "json" or isinstance(node, list) else str(node)
-            return _said(200, text, etag=True)
+            return _said(200, text, kind=kind, etag=True)
         if query.get("recursive") == "true":
             return _said(200, json.dumps(_whole(node)), kind="application/json", etag=True)
         if not path.endswith("/"):

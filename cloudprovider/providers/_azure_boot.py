@@ -47,6 +47,7 @@ def user_data(
     client_id: str,
     manager: str = MANAGER,
     gpus: int = 0,
+    plan: str = "",
 ) -> bytes:
     """The custom data of one role's machines, before its base64: gzip.
 
@@ -60,6 +61,8 @@ def user_data(
         Where Azure Resource Manager is, as the machine's tokens are for it.
     gpus
         How many GPUs each machine has.
+    plan
+        Of the cluster, for the manager beside an autonomous scheduler.
 
     Raises
     ------
@@ -73,6 +76,10 @@ def user_data(
         "ending": f"/bin/sh /etc/dask-cloud-end {manager.rstrip('/')} {client_id}",
     }
     extras = ["cloud-init-azure.yaml"]
+    if boot.autonomous:
+        told = {_vm_boot.PLAN: plan, "AZURE_CLIENT_ID": client_id}
+        values |= _vm_boot.managed(config, identity, VALUES["logging"], told)
+        extras.append(_vm_boot.MANAGER)
     order = _vm_boot.Order(
         config=config, identity=identity, boot=boot, runtime=pack(boot), values=values, extras=extras
     )

@@ -85,6 +85,7 @@ class AzureVMConfig(VMConfig):
 
     section: ClassVar[str] = "azure"
     # https://learn.microsoft.com/azure/virtual-machines/managed-disks-overview
+    can_be_autonomous: ClassVar[bool] = True
     max_disk: ClassVar[int] = 4095
 
     subscription: str | None = None

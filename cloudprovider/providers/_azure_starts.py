@@ -16,6 +16,7 @@ from cloudprovider.providers import (
     _azure_roles,
     _azure_secrets,
     _azure_types,
+    _vm_boot,
 )
 from cloudprovider.providers import _azure_names as names
 from cloudprovider.providers import _azure_wire as wire
@@ -58,10 +59,12 @@ def booting(config: AzureVMConfig, boots: Sequence[Boot]) -> tuple[Boot, ...]:
     return tuple(made)
 
 
-def check_image(boots: Sequence[Boot]) -> dict[str, frozenset[str] | None]:
+def check_image(config: AzureVMConfig, boots: Sequence[Boot]) -> dict[str, frozenset[str] | None]:
     """Refuse a container image that its registry does not have; which architectures each is for."""
-    images = dict.fromkeys(boot.image for boot in boots if boot.image)
-    return {image: require_image(image) for image in images}
+    images = [boot.image for boot in boots if boot.image]
+    if config.autonomous:
+        images.append(_vm_boot.image_of_manager(config))
+    return {image: require_image(image) for image in dict.fromkeys(images)}
 
 
 def check_architectures(
@@ -258,7 +261,11 @@ def user_data(azure: Azure, config: AzureVMConfig, boot: Boot, plan: Plan) -> by
     """What a machine is told at its first boot."""
     _, client_id = plan.landing.identity_of(boot.role)
     where = {"client_id": client_id, "manager": azure.endpoints.manager}
-    return _azure_boot.user_data(config, plan.identity, boot, gpus=plan.kinds[boot.role].gpus, **where)
+    told = dataclasses.replace(config, subscription=azure.subscription)
+    whole = "".join(plan.parts(config)) if boot.autonomous else ""
+    return _azure_boot.user_data(
+        told, plan.identity, boot, gpus=plan.kinds[boot.role].gpus, plan=whole, **where
+    )
 
 
 def arrivals(

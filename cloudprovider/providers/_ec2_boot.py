@@ -6,9 +6,8 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING
 
-from cloudprovider import autonomous
 from cloudprovider.errors import ConfigError
-from cloudprovider.images import carries_runtime, manager_image
+from cloudprovider.images import carries_runtime
 from cloudprovider.providers import _ec2_names as names
 from cloudprovider.providers import _vm_boot
 from cloudprovider.providers._aws_landing import LOG_GROUP
@@ -29,7 +28,6 @@ __all__ = [
     "MORE",
     "boot_of",
     "check",
-    "image_of_manager",
     "log_stream",
     "pack",
     "secret",
@@ -87,24 +85,16 @@ def user_data(
         boot=boot,
         runtime=pack(boot),
         values=values,
-        extras=["cloud-init-manager.yaml"] if boot.autonomous else (),
+        extras=[_vm_boot.MANAGER] if boot.autonomous else (),
     )
     return _vm_boot.told(order, LIMIT)
 
 
-def image_of_manager(config: EC2Config) -> str:
-    """The image that the manager beside a scheduler runs in."""
-    return config.manager_image or manager_image()
-
-
 def _manager(config: EC2Config, identity: Identity, region: str, log_group: str) -> dict[str, str]:
     """What the manager beside a scheduler is told; its Boot is the scheduler's, in the same file."""
-    told = autonomous.mandate(dataclasses.replace(config, region=region), identity)
-    return {
-        "manager": _vm_boot.zipped(f"{autonomous.MANDATE}={told}\nAWS_DEFAULT_REGION={region}\n"),
-        "manager_image": image_of_manager(config),
-        "manager_logging": _logging(log_stream(identity.name, INSTANCE_ID, names.MANAGER), region, log_group),
-    }
+    logging = _logging(log_stream(identity.name, INSTANCE_ID, names.MANAGER), region, log_group)
+    told = dataclasses.replace(config, region=region)
+    return _vm_boot.managed(told, identity, logging, {"AWS_DEFAULT_REGION": region})
 
 
 def secrets(machine: str, boots: Sequence[Boot]) -> dict[str, str]:

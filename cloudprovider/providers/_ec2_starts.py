@@ -10,7 +10,7 @@ from cloudprovider.config import listed
 from cloudprovider.errors import CapacityError, CloudError, ConfigError, CredentialsError, QuotaError
 from cloudprovider.images import default_image, require_architecture, require_image
 from cloudprovider.providers import _aws_starts as starts
-from cloudprovider.providers import _ec2_boot, _ec2_images, _ec2_types
+from cloudprovider.providers import _ec2_boot, _ec2_images, _ec2_types, _vm_boot
 from cloudprovider.providers import _ec2_names as names
 from cloudprovider.providers import _ec2_wire as wire
 from cloudprovider.providers._aws_names import ROLES
@@ -61,7 +61,7 @@ def check_image(config: EC2Config, boots: Sequence[Boot]) -> dict[str, frozenset
     """Refuse a container image that its registry does not have; which architectures each is for."""
     images = [boot.image for boot in boots if boot.image]
     if config.autonomous:
-        images.append(_ec2_boot.image_of_manager(config))
+        images.append(_vm_boot.image_of_manager(config))
     return {image: require_image(image) for image in dict.fromkeys(images)}
 
 

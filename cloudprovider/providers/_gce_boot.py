@@ -55,7 +55,9 @@ VALUES = {
 DRIVER, LIBRARIES = "/var/lib/nvidia", "/usr/local/nvidia"
 
 
-def user_data(config: GCPConfig, identity: Identity, boot: Boot, *, gpus: int = 0, cos: bool = True) -> bytes:
+def user_data(
+    config: GCPConfig, identity: Identity, boot: Boot, *, gpus: int = 0, cos: bool = True, plan: str = ""
+) -> bytes:
     """The user data of one role's machines: ASCII, for the metadata key `user-data`.
 
     The machine learns its name, zone and project from its metadata service.
@@ -68,6 +70,8 @@ def user_data(config: GCPConfig, identity: Identity, boot: Boot, *, gpus: int = 
         How many GPUs each machine has.
     cos
         Whether its image is Container-Optimized OS, where the driver of GPUs is still to be installed.
+    plan
+        Of the cluster, for the manager beside an autonomous scheduler.
 
     Raises
     ------
@@ -80,6 +84,9 @@ def user_data(config: GCPConfig, identity: Identity, boot: Boot, *, gpus: int = 
         "end": _vm_boot.zipped(templates.script("end-gce")),
     }
     extras = ["cloud-init-gce.yaml", *(["cloud-init-gce-gpus.yaml"] if gpus and cos else [])]
+    if boot.autonomous:
+        values |= _vm_boot.managed(config, identity, VALUES["logging"], {_vm_boot.PLAN: plan})
+        extras.append(_vm_boot.MANAGER)
     order = _vm_boot.Order(
         config=config, identity=identity, boot=boot, runtime=pack(boot), values=values, extras=extras
     )

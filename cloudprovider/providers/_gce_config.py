@@ -76,6 +76,7 @@ class GCPConfig(VMConfig):
 
     section: ClassVar[str] = "gcp"
     # https://cloud.google.com/compute/docs/disks/persistent-disks
+    can_be_autonomous: ClassVar[bool] = True
     max_disk: ClassVar[int] = 65536
 
     project: str | None = None

@@ -66,9 +66,9 @@ def accounts(gcp: GCP, *, autonomous: bool) -> tuple[str, str, bool]:
     """
     machine, scheduler = (_email(gcp.project, name) for name in (names.ACCOUNT, names.SCHEDULER_ACCOUNT))
     with _explained(gcp.project, autonomous=autonomous):
-        wanted = [partial(_make, gcp, machine, names.MACHINE_ROLE, _machine_role())]
+        wanted = [partial(_make, gcp, machine, {names.MACHINE_ROLE: _machine_role()})]
         if autonomous:
-            wanted.append(partial(_make, gcp, scheduler, names.SCHEDULER_ROLE, _scheduler_role()))
+            wanted.append(partial(_make, gcp, scheduler, _scheduler_roles()))
         fresh = any(side_by_side(wanted))
         if autonomous:
             _let_act(gcp, machine, scheduler, ACCOUNT_S if fresh else 0.0)
@@ -88,29 +88,37 @@ def _machine_role() -> dict[str, Any]:
     }
 
 
-def _scheduler_role() -> dict[str, Any]:
-    said: dict[str, Any] = json.loads(templates.render("policies/gcp-scheduler.json"))
-    return said
+def _scheduler_roles() -> dict[str, dict[str, Any]]:
+    """The custom roles of schedulers, by their ids: conditions know the names of machines, and of nothing they need."""
+    policies = {names.SCHEDULER_ROLE: "gcp-scheduler", names.SEEING_ROLE: "gcp-scheduler-sees"}
+    return {id: json.loads(templates.render(f"policies/{name}.json")) for id, name in policies.items()}
 
 
-def _make(gcp: GCP, email: str, role_id: str, role: Mapping[str, Any]) -> bool:
-    """Make an account and its role unless they are there; whether the account was not."""
+def _make(gcp: GCP, email: str, roles: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Make an account and its roles unless they are there; whether the account was not."""
     project = gcp.project
-    found, known = side_by_side(
+    found, *_ = side_by_side(
         [
             partial(gcp.ask, "iam", "GET", f"projects/{project}/serviceAccounts/{email}", fine=[404]),
-            partial(gcp.ask, "iam", "GET", f"projects/{project}/roles/{role_id}", fine=[404]),
+            *(partial(_make_role, gcp, id, role) for id, role in roles.items()),
         ]
     )
-    if not known:
-        gcp.ask("iam", "POST", f"projects/{project}/roles", {"roleId": role_id, "role": role}, fine=[409])
-    elif known.get("deleted"):
-        gcp.ask("iam", "POST", f"projects/{project}/roles/{role_id}:undelete", {})
     if not found:
-        about = {"displayName": role["title"], "description": wire.described_as({ledger.LANDING: "dask"})}
+        title = next(iter(roles.values()))["title"]
+        about = {"displayName": title, "description": wire.described_as({ledger.LANDING: "dask"})}
         body = {"accountId": email.partition("@")[0], "serviceAccount": about}
         gcp.ask("iam", "POST", f"projects/{project}/serviceAccounts", body, fine=[409])
     return not found
+
+
+def _make_role(gcp: GCP, id: str, role: Mapping[str, Any]) -> None:
+    """Make a custom role unless it is there."""
+    path = f"projects/{gcp.project}/roles"
+    known = gcp.ask("iam", "GET", f"{path}/{id}", fine=[404])
+    if not known:
+        gcp.ask("iam", "POST", path, {"roleId": id, "role": role}, fine=[409])
+    elif known.get("deleted"):
+        gcp.ask("iam", "POST", f"{path}/{id}:undelete", {})
 
 
 def _let_act(gcp: GCP, machine: str, scheduler: str, patience_s: float) -> None:
@@ -178,19 +186,16 @@ def binding_of(project: str, email: str, identity: Identity) -> dict[str, Any]:
 
 
 def scheduler_bindings(project: str, email: str, identity: Identity) -> list[dict[str, Any]]:
-    """What the manager on the scheduler's machine may do: order and end its cluster's machines.
-
-    What it sees of others (lists, networks, images) it sees only.
-    """
-    own = (
-        f'{_until(identity)} && (resource.type != "compute.googleapis.com/Instance" && '
-        'resource.type != "compute.googleapis.com/Disk" || '
-        f"{_scheduler(identity)} || {_worker(identity, 'instances')} || {_worker(identity, 'disks')})"
+    """What the manager on the scheduler's machine may do: order and end its cluster's machines, and see others."""
+    expression = (
+        f"{_until(identity)} && "
+        f"({_scheduler(identity)} || {_worker(identity, 'instances')} || {_worker(identity, 'disks')})"
     )
     title = f"dask-{identity.name}/scheduler"
     return [
         *_basics(email),
-        _bound(project, names.SCHEDULER_ROLE, email, identity, title, own),
+        {"role": f"projects/{project}/roles/{names.SEEING_ROLE}", "members": [f"serviceAccount:{email}"]},
+        _bound(project, names.SCHEDULER_ROLE, email, identity, title, expression),
     ]
 
 
@@ -302,10 +307,10 @@ def _policy(gcp: GCP, service: str, path: str) -> Policy:
 def commands(project: str, *, autonomous: bool = False) -> str:
     """What somebody who may give roles runs once, for those who may not; of an autonomous cluster, twice as much."""
     machine, scheduler = (_email(project, name) for name in (names.ACCOUNT, names.SCHEDULER_ACCOUNT))
-    lines = _by_hand(project, machine, names.MACHINE_ROLE, PERMISSIONS)
+    lines = _by_hand(project, machine, {names.MACHINE_ROLE: _machine_role()})
     options = f"service_account='{machine}'"
     if autonomous:
-        lines += _by_hand(project, scheduler, names.SCHEDULER_ROLE, _scheduler_role()["includedPermissions"])
+        lines += _by_hand(project, scheduler, _scheduler_roles())
         allow = f"gcloud iam service-accounts add-iam-policy-binding {machine} --project {project}"
         lines.append(f"{allow} --member serviceAccount:{scheduler} --role {ACT_AS}")
         options += f" and scheduler_service_account='{scheduler}'"
@@ -315,25 +320,21 @@ def commands(project: str, *, autonomous: bool = False) -> str:
     )
 
 
-def _by_hand(project: str, email: str, role_id: str, permissions: Sequence[str]) -> list[str]:
+def _by_hand(project: str, email: str, roles: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The commands that make an account which may do its part for every cluster of the project."""
     bind = f"gcloud projects add-iam-policy-binding {project} --member serviceAccount:{email}"
-    account, role = email.partition("@")[0], f"projects/{project}/roles/{role_id}"
-    kinds = (
-        {"Instance": "instances", "Disk": "disks"}
-        if role_id == names.SCHEDULER_ROLE
-        else {"Instance": "instances"}
-    )
-    ours = " || ".join(
-        f'resource.type == "compute.googleapis.com/{kind}" && resource.name.extract("/{path}/dask-{{name}}") != ""'
-        for kind, path in kinds.items()
-    )
-    others = " && ".join(f'resource.type != "compute.googleapis.com/{kind}"' for kind in kinds)
-    machines = f"{ours} || {others}" if role_id == names.SCHEDULER_ROLE else ours
+    account = email.partition("@")[0]
+    machines = 'resource.name.extract("/instances/dask-{name}") != "" || resource.name.extract("/disks/dask-{name}") != ""'
+    lines = [f"gcloud iam service-accounts create {account} --project {project}"]
+    for id, role in roles.items():
+        permissions = ",".join(role["includedPermissions"])
+        condition = "None" if id == names.SEEING_ROLE else f"'title={account}s,expression={machines}'"
+        lines += [
+            f"gcloud iam roles create {id} --project {project} --permissions {permissions}",
+            f"{bind} --role projects/{project}/roles/{id} --condition {condition}",
+        ]
     return [
-        f"gcloud iam service-accounts create {account} --project {project}",
-        f"gcloud iam roles create {role_id} --project {project} --permissions {','.join(permissions)}",
+        *lines,
         f"{bind} --role {LOGS} --condition None",
         f"{bind} --role {SECRETS} --condition 'title={account}-secrets,expression={READS}'",
-        f"{bind} --role {role} --condition 'title={account}s,expression={machines}'",
     ]

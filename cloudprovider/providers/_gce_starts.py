@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cloudprovider import tags as ledger
 from cloudprovider.errors import CloudError
 from cloudprovider.images import default_image, require_architecture, require_image
-from cloudprovider.providers import _gce_boot, _gce_images, _gce_types
+from cloudprovider.providers import _gce_boot, _gce_images, _gce_types, _vm_boot
 from cloudprovider.providers import _gce_names as names
 from cloudprovider.providers import _gce_wire as wire
 from cloudprovider.providers._gce_plan import Plan, kind_of
@@ -63,11 +63,12 @@ def booting(gcp: GCP, config: GCPConfig, boots: Sequence[Boot]) -> tuple[Boot, .
     return tuple(made)
 
 
-def check_images(boots: Sequence[Boot]) -> dict[str, frozenset[str] | None]:
+def check_images(config: GCPConfig, boots: Sequence[Boot]) -> dict[str, frozenset[str] | None]:
     """Refuse a container image that its registry does not have; which architectures each is for."""
-    return {
-        image: require_image(image) for image in dict.fromkeys(boot.image for boot in boots if boot.image)
-    }
+    images = [boot.image for boot in boots if boot.image]
+    if config.autonomous:
+        images.append(_vm_boot.image_of_manager(config))
+    return {image: require_image(image) for image in dict.fromkeys(images)}
 
 
 def choose(

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from cloudruntime.boot import Boot
 
-from cloudprovider import templates
+from cloudprovider import autonomous, templates
 from cloudprovider.config import seconds
 from cloudprovider.errors import ConfigError
-from cloudprovider.images import OFFICIAL, carries_runtime
+from cloudprovider.images import OFFICIAL, carries_runtime, manager_image
 from cloudprovider.provider import Identity
 from cloudprovider.providers import _uv_lock
 from cloudprovider.providers._cloud_init import merged, ours
@@ -25,11 +25,29 @@ if TYPE_CHECKING:
 
     from cloudprovider.providers._vm_config import VMConfig
 
-__all__ = ["Limit", "Order", "boot_of", "pack", "samples", "settled", "told", "unpacking", "zipped"]
+__all__ = [
+    "MANAGER",
+    "PLAN",
+    "Limit",
+    "Order",
+    "boot_of",
+    "image_of_manager",
+    "managed",
+    "pack",
+    "samples",
+    "settled",
+    "told",
+    "unpacking",
+    "zipped",
+]
 
 RUNTIME = "/run/dask-cloud/runtime"
 #: Nothing of a runtime: the image carries it.
 NOTHING = "", b""
+#: What is added where a manager runs beside the scheduler.
+MANAGER = "cloud-init-manager.yaml"
+#: Environment variable that tells such a manager its cluster's plan, where the stored one is for people alone.
+PLAN = "DASK_CLOUD_PLAN"
 #: What uv makes lies here, unless a cloud's machines may not execute it.
 HOME = "/opt/dask-cloud"
 #: As long as a scheduler's address can be.
@@ -152,6 +170,33 @@ def _too_large(limit: Limit, size: int, parts: Mapping[str, int]) -> ConfigError
 def settled(config: C) -> C:
     """The options with what the lock says for where it is, as another process will read them."""
     return dataclasses.replace(config, lock=_uv_lock.read(config.lock)) if config.boot == "uv" else config
+
+
+def managed(
+    config: VMConfig, identity: Identity, logging: str, environment: Mapping[str, str]
+) -> dict[str, str]:
+    """What fills the holes of `cloud-init-manager.yaml`: what the manager beside an autonomous scheduler is told.
+
+    Parameters
+    ----------
+    config, identity
+        The cluster's, with what the provider settled.
+    logging
+        Options of `docker run` that say where its log goes.
+    environment
+        What it is told beside its mandate, such as the plan of its cluster.
+    """
+    lines = {autonomous.MANDATE: autonomous.mandate(config, identity), **environment}
+    return {
+        "manager": zipped("".join(f"{name}={value}\n" for name, value in lines.items())),
+        "manager_image": image_of_manager(config),
+        "manager_logging": logging,
+    }
+
+
+def image_of_manager(config: VMConfig) -> str:
+    """The image that the manager beside a scheduler runs in."""
+    return config.manager_image or manager_image()
 
 
 def samples(boots: Sequence[Boot]) -> Iterator[tuple[Identity, Boot]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import secrets as random
 import threading
 from functools import partial
@@ -104,7 +105,7 @@ class AzureProvider(Provider):
             [
                 partial(starts.choose, self.azure, self.config),
                 partial(land.find_or_make, self.azure, self.config, own_group=self._own_group),
-                partial(starts.check_image, made),
+                partial(starts.check_image, self.config, made),
                 *(partial(_azure_boot.pack, boot) for boot in made),
             ]
         )
@@ -145,16 +146,25 @@ class AzureProvider(Provider):
         if client is None or not any(parts):
             there = ", ".join(sorted(ends.claims(self.azure, group))) or "none"
             raise CloudError(f"There is no cluster {cluster!r} on Azure in {group}. There: {there}.")
-        self._plan, options = Plan.loads([part for part in parts if part is not None])
-        self._planned.set()
-        self.identity = self._plan.identity
-        self.config = dataclasses.replace(self.config, **options)
+        self._read([part for part in parts if part is not None])
         if self.config.allow_from is None:
             self.config = dataclasses.replace(self.config, allow_from=self._sources())
         return Secrets(client=client)
 
+    def resume(self) -> None:
+        """Find the cluster as the manager beside its scheduler does, which was told the plan."""
+        self._settle()
+        self._read([os.environ.get(_vm_boot.PLAN, "")])
+
+    def _read(self, parts: Sequence[str]) -> None:
+        """Know the cluster by its plan."""
+        self._plan, options = Plan.loads(parts)
+        self._planned.set()
+        self.identity = self._plan.identity
+        self.config = dataclasses.replace(self.config, **options)
+
     def boot(self, role: str) -> Boot:
-        """The boot this cluster's machines of a role run, after `prepare` or `attach`."""
+        """The boot this cluster's machines of a role run, after `prepare`, `attach` or `resume`."""
         return self._made.boots[role]
 
     def create(self, boot: Boot, count: int) -> Created:
@@ -260,6 +270,11 @@ class AzureProvider(Provider):
             disk_type=self.config.disk_type,
             public=self.config.public,
         )
+
+    def likely(self, role: str, market: str = "on-demand") -> Machine:
+        """A machine of a role's first type."""
+        kind = self._made.kinds[role].types[0]
+        return Machine(id="", role=role, state=State.starting, kind=kind, market=market)
 
     def quotas(self, role: str = "worker") -> Sequence[Quota]:
         """The subscription's cores for the sizes of a role, in each of its markets."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import threading
 import time
@@ -105,7 +106,7 @@ class GCEProvider(Provider):
             [
                 partial(starts.choose, self.gcp, self.config, self._place),
                 partial(land.find_or_make, self.gcp, self.config, self._place),
-                partial(starts.check_images, made),
+                partial(starts.check_images, self.config, made),
                 partial(self._claim, secrets.client),
                 *(partial(_gce_boot.pack, boot) for boot in made),
             ]
@@ -131,10 +132,7 @@ class GCEProvider(Provider):
         if not (secret := starts.stored(self.gcp, cluster)):
             there = ", ".join(ends.clusters(self.gcp)) or "none"
             raise CloudError(f"There is no cluster {cluster!r} in {self.gcp.project}. There: {there}.")
-        self._plan, options, client = Plan.loads(secret)
-        self._planned.set()
-        self.identity = self._plan.identity
-        self.config = dataclasses.replace(self.config, **options)
+        client = self._read(secret)
         if self.config.allow_from is None and not self.config.tunnel:
             rule = self.gcp.call(
                 "firewalls", "get", fine=[404], project=self._host, firewall=names.firewall(cluster)
@@ -143,8 +141,20 @@ class GCEProvider(Provider):
                 self.config = dataclasses.replace(self.config, allow_from=tuple(rule.source_ranges))
         return Secrets(client=client)
 
+    def resume(self) -> None:
+        """Find the cluster as the manager beside its scheduler does, which was told the plan."""
+        self._read(os.environ.get(_vm_boot.PLAN, ""))
+
+    def _read(self, secret: str) -> str:
+        """Know the cluster by its plan; returns the client's own part of what is stored."""
+        self._plan, options, client = Plan.loads(secret)
+        self._planned.set()
+        self.identity = self._plan.identity
+        self.config = dataclasses.replace(self.config, **options)
+        return client
+
     def boot(self, role: str) -> Boot:
-        """The boot this cluster's machines of a role run, after `prepare` or `attach`."""
+        """The boot this cluster's machines of a role run, after `prepare`, `attach` or `resume`."""
         return self._made.boots[role]
 
     def create(self, boot: Boot, count: int) -> Created:
@@ -234,6 +244,11 @@ class GCEProvider(Provider):
             gpus=kind.accelerators if kind else None,
             public=wire.is_outside(self.config, machine.role, nat=bool(plan and plan.landing.nat)),
         )
+
+    def likely(self, role: str, market: str = "on-demand") -> Machine:
+        """A machine of a role's first type."""
+        kind = self._made.kinds[role].types[0]
+        return Machine(id="", role=role, state=State.starting, kind=kind, market=market)
 
     def quotas(self, role: str = "worker") -> Sequence[Quota]:
         """The region's quotas on what the machines of a role take, the tightest in each of its markets."""
@@ -365,7 +380,11 @@ class GCEProvider(Provider):
     def _properties(self, boot: Boot, market: str) -> dict[str, Any]:
         plan = self._made
         kind = plan.kinds[boot.role]
-        data = _gce_boot.user_data(self.config, self.identity, boot, gpus=kind.gpus, cos=not kind.own_image)
+        told = dataclasses.replace(self.config, project=self.gcp.project, region=self.gcp.region)
+        told_plan = plan.dumps(self.config, "") if boot.autonomous else ""
+        data = _gce_boot.user_data(
+            told, self.identity, boot, gpus=kind.gpus, cos=not kind.own_image, plan=told_plan
+        )
         return wire.properties(
             self.config, self.identity, boot, plan, market=market, user_data=data, now=self.gcp.now()
         )

@@ -516,7 +516,7 @@ def test_without_rights_the_commands_are_printed():
     assert "service_account='dask-machine@my-project.iam.gserviceaccount.com'" in text
     both = rights.commands("my-project", autonomous=True)
     assert text.split("runs, once:")[1].split("and you pass")[0].strip() in both
-    assert 5 == both.count("gcloud iam")
+    assert 6 == both.count("gcloud iam")
     assert "--role roles/iam.serviceAccountUser" in both
     assert "scheduler_service_account='dask-scheduler@my-project.iam.gserviceaccount.com'" in both
 
