@@ -19,6 +19,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from cloudprovider import __version__
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -36,6 +38,8 @@ MANDATE = "DASK_CLOUD_MANDATE"
 #: Seconds before a manager that died is started again, the first time and at most; one that lived for longer than
 #: that begins anew.
 PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+#: The exit code of a manager that cannot work, however often it is started.
+NEVER = 2
 #: Options that the manager has no use for, or reads from the Boots; keys are among them.
 NOT_TOLD = frozenset(
     {
@@ -63,11 +67,14 @@ class Mandate:
         Of its Config, those that are not their defaults.
     identity
         The cluster's, as its tags say.
+    version
+        Of the client's dask-cloud.
     """
 
     cloud: str
     options: Mapping[str, Any]
     identity: Mapping[str, Any]
+    version: str
 
     @classmethod
     def of_environment(cls, environ: Mapping[str, str] = os.environ) -> Mandate:
@@ -100,7 +107,9 @@ def mandate(config: Config, identity: Identity) -> str:
         for f in dataclasses.fields(config)
         if f.name not in NOT_TOLD and (value := getattr(config, f.name)) != getattr(blank(), f.name)
     }
-    told = Mandate(cloud=config.section, options=options, identity=dataclasses.asdict(identity))
+    told = Mandate(
+        cloud=config.section, options=options, identity=dataclasses.asdict(identity), version=__version__
+    )
     return json.dumps(dataclasses.asdict(told), separators=(",", ":"), sort_keys=True)
 
 
@@ -127,14 +136,13 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
     try:
         told = Mandate.of_environment(environ)
     except (TypeError, ValueError) as error:
-        say(f"this is no mandate: {error}")
-        return 2
+        say(f"this is no mandate for dask-cloud {__version__}: {error}")
+        return NEVER
     pause = PAUSE_S
     while time.time() < told.identity["expires"]:
         began = time.monotonic()
-        if (code := _attended(environ)) == 0:
-            say("the cluster is over")
-            return 0
+        if (code := _attended(environ)) in {0, NEVER}:
+            return code
         pause = PAUSE_S if time.monotonic() - began > LONGEST_PAUSE_S else pause
         say(f"the manager ended with code {code}: it is started again in {pause:.0f} s")
         time.sleep(pause)
@@ -189,11 +197,19 @@ async def manage(environ: Mapping[str, str]) -> None:
     keys = json.dumps(secrets.fetch(boot.secret or "", dict(environ)))
     cls = cluster_class(told.cloud)
     own = {"name": identity.name, "progress": False, "shutdown_on_close": False}
-    config = cls.config_class(**{**told.options, **own})
+    try:
+        config = cls.config_class(**{**told.options, **own})
+    except TypeError as error:  # an option that only another version has
+        raise ValueError(
+            f"The mandate is of dask-cloud {told.version}, this image has {__version__}: {error}. Pass a manager_image= "
+            "that has the client's version."
+        ) from error
     cluster = await cls.stand_by(config, Beside(identity=identity, keys=keys))
-    cluster.events.listen(lambda event: say(event.message))
+    hush = cluster.events.listen(lambda event: say(event.message))
     say(f"stands by for {identity.name}")
     await cluster.over()
+    hush()
+    say("the cluster is over")
     await cluster.close()
 
 
@@ -208,9 +224,12 @@ def _manage() -> int:
     logging.basicConfig(format="dask-cloud-manager: %(message)s")
     try:
         asyncio.run(manage(os.environ))
-    except (CloudError, ValueError) as error:
+    except CloudError as error:  # the cloud may think otherwise in a moment
         say(str(error))
         return 1
+    except ValueError as error:
+        say(str(error))
+        return NEVER
     return 0
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from distributed.core import Status
 
 from cloudprovider import access
+from cloudprovider.bill import duration
 from cloudprovider.budget import Budget
 from cloudprovider.config import seconds
 from cloudprovider.errors import AccessError, CloudError, CloudWarning
@@ -39,6 +40,8 @@ BUSY_S, QUIET_S = 0.5, 2.0
 RENEW_S = 20.0
 #: The same of a manager that stands by.
 STAND_BY_S = 3.0
+#: Seconds without a word of the manager that stands by after which it is missed.
+MISSING_S = 180.0
 
 
 class LeadingCluster(ScalingCluster):
@@ -55,6 +58,8 @@ class LeadingCluster(ScalingCluster):
     _renewed: float
     _heard: float
     _complaint: str
+    _alone: bool = False
+    _alone_since: float = math.inf
 
     @property
     def config(self) -> Config:
@@ -104,17 +109,23 @@ class LeadingCluster(ScalingCluster):
         if self.scheduler_comm is None or not self._due:
             return
         self._renewed = asyncio.get_running_loop().time()
+        status = await self.scheduler_comm.cloud_renew(**await self._news())
+        self._heard = time.time()
+        self.notices.hear(status.get("leaving", {}))
+        await self._hear_of_the_lead(status)
+        if self._lead.ours or not self._lead.standby:
+            await self._call(self.estate.price)
+        self._mind_the_standby(status.get("standby_s"))
+
+    async def _news(self) -> dict[str, Any]:
+        """What the scheduler is told; one with an older runtime is told nothing that it does not know."""
         lead = self._lead
         said: dict[str, Any] = {"manager": lead.manager, "who": lead.who, "budget": await self._paid()}
         if lead.standby:
             said["standby"] = True
         if self.config.autonomous and self._speaks:
             said["wish"] = self._wished = self._wish
-        status = await self.scheduler_comm.cloud_renew(**said)
-        self._heard = time.time()
-        self.notices.hear(status.get("leaving", {}))
-        await self._hear_of_the_lead(status)
-        await self._call(self.estate.price)
+        return said
 
     @property
     def _due(self) -> bool:
@@ -132,6 +143,22 @@ class LeadingCluster(ScalingCluster):
     def _speaks(self) -> bool:
         """Whether this manager knows that it leads; who has just found the cluster hears first what was said."""
         return self._lead.ours and bool(self._lead.term or not self._attach)
+
+    def _mind_the_standby(self, silent_s: float | None) -> None:
+        """Say so, once, when nobody stands by on the scheduler's machine of a cluster that is to be autonomous."""
+        now = asyncio.get_running_loop().time()
+        if not self.config.autonomous or (silent_s is not None and silent_s < MISSING_S):
+            self._alone_since = math.inf
+        elif now < self._alone_since:
+            self._alone_since = now
+        elif now - self._alone_since > MISSING_S and not self._alone:
+            self._alone = True
+            message = (
+                f"{self._where} is not autonomous: no manager has been heard of beside its scheduler for "
+                f"{duration(MISSING_S)}. When this client goes, nobody scales or replaces its machines."
+            )
+            self.events.emit(Phase.access, message)
+            logger.warning("%s", message)
 
     async def _paid(self) -> dict[str, float] | None:
         """What the scheduler is told of the budget; nothing by who has none, or does not lead."""

@@ -54,6 +54,7 @@ LONG = (
     "test_vm_endings.py",
     "test_vm_whole.py",
     "test_budget.py",
+    "test_autonomous.py",
     "test_lifecycle.py",
     "test_machines.py",
     "test_gce.py",

@@ -8,8 +8,9 @@ Operations that it adds to the Scheduler's, for managers and machines (`await sc
     many there should be, `{"target": n}` or `{"minimum": a, "maximum": b}`, in Dask workers. A manager that stands
     by (it runs on this machine) renews no lease, and leads only while nobody else does. Returns `cloud_status()`.
 `cloud_status()`
-    Leases, clients, ended workers, versions, in `lead` which manager decides, in `wish` how many machines it
-    wants, in `leaving` the machines with a notice, and in `work` what is left to do and on whom, as JSON.
+    Leases, clients, ended workers, versions, in `lead` which manager decides, in `wish` how many workers it
+    wants, in `standby_s` how long ago the one on this machine was heard, in `leaving` the machines with a notice,
+    and in `work` what is left to do and on whom, as JSON.
 `cloud_end(reason=...)`
     End the cluster: workers first, then the scheduler. Returns at once.
 `cloud_forget(name=...)`
@@ -104,6 +105,7 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
         self.lead: Lead | None = None
         self.budget: tuple[dict[str, float], float] | None = None  # and when it was said
         self.wish: dict[str, Any] | None = None
+        self.stood_by: float | None = None
         self.left: deque[dict[str, Any]] = deque(maxlen=1000)
         self.words: deque[tuple[str, str]] = deque(maxlen=50)
         self.page: Any = None
@@ -196,7 +198,9 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
     ) -> dict[str, Any]:
         """Renew the lease as a connected client does, and the lead if it is free or this manager's."""
         now, before = time.monotonic(), self.lead
-        if not standby:
+        if standby:
+            self.stood_by = now
+        else:
             self.renewed = now
         if manager and self._may_lead(manager, standby=standby):
             leads = before is not None and before.manager == manager
@@ -229,6 +233,7 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
             "lead": None if self.lead is None or self.lead.over else self.lead.record(),
             "budget": self.paying(),
             "wish": self.wish,
+            "standby_s": None if self.stood_by is None else time.monotonic() - self.stood_by,
             "left": list(self.left),
             "leaving": self.leavers.records(),
             "work": work(self.scheduler),
