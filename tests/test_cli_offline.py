@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -15,6 +17,8 @@ from cloudprovider import errors, templates
 from cloudprovider.cli import COMMANDS, cloud
 from cloudprovider.cli.codes import CODES, Code, code_of
 from cloudprovider.cli.text import columns, length, strong, wrapped
+
+ROOT = Path(__file__).parent.parent
 
 
 def run(*arguments):
@@ -247,3 +251,17 @@ def test_a_shell_is_told_how_to_complete(shell):
         cloud, [], prog_name="dask-cloud", env={"_DASK_CLOUD_COMPLETE": f"{shell}_source"}
     )
     assert (0, True) == (script.exit_code, "_DASK_CLOUD_COMPLETE" in script.output)
+
+
+# -- the reference -----------------------------------------------------------------------------------------
+
+
+def test_the_reference_is_up_to_date():
+    """`docs/cli.md` is what `docs/generate_cli.py` writes of the commands and of the exit codes."""
+    page = ROOT / "docs" / "generate_cli.py"
+    spec = importlib.util.spec_from_file_location("generate_cli", page)
+    generator = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generator)
+    written = generator.TARGET.read_text("utf-8")
+    assert generator.generated() == written, "run docs/generate_cli.py"
+    assert all(f"| {code.value} | " in written for code in Code)

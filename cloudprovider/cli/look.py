@@ -80,7 +80,9 @@ class Look:
         """What the bill may not have."""
         if not self.ended:
             return "Machines that have ended are in it while the cloud remembers them."
-        return f"Machines that ended are in it ({len(self.ended)}), but for those that the cloud has forgotten."
+        return (
+            f"Machines that ended are in it ({len(self.ended)}), but for those that the cloud has forgotten."
+        )
 
     @property
     def timeline(self) -> Sequence[dict[str, Any]]:

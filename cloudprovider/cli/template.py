@@ -26,7 +26,9 @@ def _completed(ctx: click.Context, parameter: click.Parameter, incomplete: str) 
 
 @click.command(short_help="List the package's templates, or write NAME out.")
 @click.argument("name", required=False, shell_complete=_completed)
-@click.argument("directory", metavar="DIR", required=False, type=click.Path(file_okay=False, path_type=Path))
+@click.argument(
+    "directory", metavar="[DIR]", required=False, type=click.Path(file_okay=False, path_type=Path)
+)
 @click.option("--force", is_flag=True, help="Also over files that are there.")
 @json_option
 def template(name: str | None, directory: Path | None, *, force: bool, as_json: bool) -> None:
