@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from cloudprovider import access, security
 from cloudprovider.bill import Bill, Meter, duration
 from cloudprovider.blackbox import why
+from cloudprovider.budget import Budget, amount_of
 from cloudprovider.config import seconds
 from cloudprovider.errors import AccessError, CloudError, CloudWarning, QuotaError
 from cloudprovider.events import Phase
@@ -180,10 +181,31 @@ class Estate:
         self.fleet.ask(self.check_quota(self.machines_for(config.n_workers)))
         self._go_on()
         self.events.emit(Phase.ordered, "Ordering the scheduler.", role="scheduler", count=1)
-        created = self.provider.create(self.provider.boot("scheduler"), 1)
+        created = self.provider.create(self._paid_for(self.provider.boot("scheduler")), 1)
         if not created.machines:
             raise created.refusal or CloudError(f"{self.where} got no scheduler, and no reason.")
         [self._scheduler] = created.machines
+
+    def _paid_for(self, boot: Boot) -> Boot:
+        """The scheduler's Boot with how long the budget pays, should this manager be killed before it has said so.
+
+        Raises
+        ------
+        ConfigError
+            When the budget does not pay for the first minutes.
+        """
+        if self.config.budget is None:
+            return boot
+        budget, provider = Budget(usd=amount_of(self.config.budget)), self.provider
+        roles = ("scheduler", *["worker"] * self.fleet.target)
+        on_demand = {role: provider.rate(provider.likely(role)) for role in {*roles}}
+        rates = [on_demand[role] for role in roles]
+        spot = getattr(self.config, "spot", False)  # costs less, and who knows how much
+        budget.check_order(rates[:1] if spot else rates)
+        if spot and any(rate.unknown for rate in rates):
+            return boot
+        paid_s = budget.promise(rates, provider.boot_s)
+        return dataclasses.replace(boot, leases=dataclasses.replace(boot.leases, budget=paid_s))
 
     def find(self) -> None:
         """Find what another process made.
@@ -368,7 +390,10 @@ class Estate:
 
     def _rate(self, machine: Machine) -> Rate:
         if (rate := self._rates.get(by := _priced_by(machine))) is None:
+            known = {rate.source for rate in self._rates.values()}
             rate = self._rates[by] = self.provider.rate(machine)
+            if rate.source not in known and rate.source and (said := rate.source.stale(self.provider.now())):
+                logger.warning("%s", said)
         return rate
 
     def known_rate(self, machine: Machine) -> Rate | None:

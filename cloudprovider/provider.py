@@ -282,6 +282,10 @@ class Provider(ABC):
 
         return Rate(per_hour=0.0)
 
+    def likely(self, role: str, market: str = "on-demand") -> Machine:
+        """A machine of a role as an order's first choice would make it, after `prepare`: for what it would cost."""
+        return Machine(id="", role=role, state=State.starting, market=market)
+
     def quotas(self, role: str = "worker") -> Sequence[Quota]:  # noqa: ARG002  a cloud's own depend on it
         """The account's limits on machines of a role, one for each market they may come from.
 

@@ -219,6 +219,8 @@ def run_task_request(
         Ids of security groups beside the landing's.
     """
     variables = [{"name": SCHEDULER, "value": boot.scheduler}] if boot.scheduler else []
+    if boot.leases.budget is not None:  # known only when the definition stands
+        variables.append({"name": BOOT, "value": dataclasses.replace(boot, environment={}).dumps()})
     return {
         "cluster": landing.ecs_cluster,
         "taskDefinition": definition or names.family(identity.name, boot.role, boot.group),

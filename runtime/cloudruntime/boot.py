@@ -39,6 +39,8 @@ class Leases:
         How long a peer may be silent on the network before Dask gives it up.
     expires
         Seconds since the epoch: the hard end, which never moves. None means none.
+    budget
+        How long the cluster's budget surely pays, until a manager says how long it does. None where there is none.
     """
 
     scheduler_lost: float = 300.0
@@ -47,6 +49,7 @@ class Leases:
     no_client_work: float = 7200.0
     network: float = 300.0
     expires: int | None = None
+    budget: float | None = None
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,8 @@ class SchedulerLife:
     @classmethod
     def begun(cls, leases: Leases, now: float) -> SchedulerLife:
         """The life of a scheduler that starts now; its leases count from its first word."""
-        return cls(leases=leases, attended=now, busy=now)
+        paid = None if leases.budget is None else now + leases.budget
+        return cls(leases=leases, attended=now, busy=now, paid=paid)
 
     def heard(self, facts: Facts, now: float) -> SchedulerLife:
         """The scheduler process has reported."""
@@ -122,7 +123,7 @@ class SchedulerLife:
             attended=max(attended),
             busy=max(self.busy, busy),
             working=facts.working,
-            paid=None if facts.budget_s is None else now + facts.budget_s,
+            paid=self.paid if facts.budget_s is None else now + facts.budget_s,
         )
 
     def due(self, now: float, epoch: float) -> Exit | None:
