@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudprovider.emulator import azure_rules
 from cloudprovider.emulator.azure_bills import ADDRESS, address_price
+from cloudprovider.emulator.azure_offers import check_location
 from cloudprovider.emulator.azure_store import Resource, resource_id
 from cloudprovider.emulator.azure_wire import AzureError, Reply, Request
 
@@ -50,6 +51,8 @@ TYPES = {
 RESERVED = 5
 ADDRESSES_HERE = 60_000  # of the loopback network
 Document = dict[str, Any]
+#: Of public addresses, where the profile does not say: more than anyone needs here.
+AMPLE = 1_000_000
 
 
 class Networks:
@@ -79,6 +82,7 @@ class Networks:
                 yield f"{name}.{operation}", functools.partial(self._list, type)
             yield f"{name}.CreateOrUpdate", functools.partial(self._put, type)
             yield f"{name}.UpdateTags", self._tag
+        yield "Usages.List", self._usages
 
     # -- the operations ------------------------------------------------------------------------------
 
@@ -93,6 +97,15 @@ class Networks:
             self._store.get(parent)
             found = [one for one in found if one.id.lower().startswith(f"{parent.lower()}/")]
         return Reply(body={"value": [self.told(one) for one in found]})
+
+    def _usages(self, request: Request) -> Reply:
+        """How many addresses there are in a region, and how many there may be."""
+        location = check_location(request.names["location"])
+        here = [one for one in self._store.of(ADDRESSES) if one.location == location]
+        limit = self._account.profile.quotas.get("PublicIPAddresses", AMPLE)
+        name = {"value": "PublicIPAddresses", "localizedValue": "Public IP Addresses"}
+        told = {"name": name, "unit": "Count", "currentValue": len(here), "limit": int(limit)}
+        return Reply(body={"value": [told]})
 
     def _tag(self, request: Request) -> Reply:
         found = self._store.get(request.path)
@@ -127,7 +140,7 @@ class Networks:
         elif type == ADDRESSES:
             self._address(document, known)
         elif type in (RULE, GROUP):
-            self._rules(id, type, own)
+            self._rules(request, id, type, own)
         elif type == SUBNET:
             self._subnet(id, own)
         inner = own.pop("subnets", None) if type == NETWORK else None
@@ -164,7 +177,8 @@ class Networks:
         for one in (resource, *self._children_of(resource)):
             self._store.remove(one)
         if resource.type == ADDRESSES:
-            self._account.ledger.stop(resource.document["payer"], time.time(), ADDRESS)
+            payer = resource.document.get("payer", resource.name)  # it bills from when its write has ended
+            self._account.ledger.stop(payer, time.time(), ADDRESS)
         if resource.type == INTERFACE:
             for configuration in resource.properties["ipConfigurations"]:
                 self._used[configuration["properties"]["subnet"]["id"].lower()] -= 1
@@ -225,7 +239,13 @@ class Networks:
         own["addressPrefix"] = str(inner)
         own.pop("addressPrefixes", None)
 
-    def _rules(self, id: str, type: str, own: Document) -> None:
+    def _rules(self, request: Request, id: str, type: str, own: Document) -> None:
+        for rule in (
+            [own] if type == RULE else [one.get("properties") or {} for one in own.get("securityRules") or ()]
+        ):
+            for side in ("source", "destination"):
+                for members in rule.get(f"{side}ApplicationSecurityGroups") or ():
+                    self._rights.linked(request, f"{MEMBERS}/joinNetworkSecurityRule/action", members["id"])
         if type == RULE:
             group = self._store.get(id.rpartition("/securityRules/")[0])
             others = [(one.name, one.properties) for one in self._children_of(group) if one.id != id]
@@ -284,6 +304,8 @@ class Networks:
         own = configuration.setdefault("properties", {})
         subnet = self._store.referenced((own.get("subnet") or {}).get("id", ""), id)
         self._rights.linked(request, f"{SUBNET}/join/action", subnet.id)
+        for members in own.get("applicationSecurityGroups") or ():
+            self._rights.linked(request, f"{MEMBERS}/joinIpConfiguration/action", members["id"])
         if not old:
             self._check_room(subnet)
             self._used[subnet.id.lower()] += 1

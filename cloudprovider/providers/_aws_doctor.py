@@ -226,8 +226,7 @@ class Doctor(shared.Doctor):
         said = f"Not there yet, and made by the first start: {', '.join(missing)}."
         name = f"{self.policy}-landing"
         fix = (
-            f"Somebody with the rights that `dask cloud policy {name}` prints starts the first cluster, or "
-            "makes them by `terraform/`."
+            f"Somebody with the rights that `dask cloud policy {name}` prints starts the first cluster, once."
         )
         found = ok("landing", "") if self.is_root else self.allowed(name, "landing", fix)
         yield dataclasses.replace(found, found=f"{said} {found.found if found.fix else ''}".strip())

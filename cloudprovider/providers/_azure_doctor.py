@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from fnmatch import fnmatchcase
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudprovider.doctor import of_error, ok, problem, unknown
 from cloudprovider.errors import ConfigError, CredentialsError
+from cloudprovider.provider import Quota
 from cloudprovider.providers import _azure_landing as land
 from cloudprovider.providers import _azure_names as names
 from cloudprovider.providers import _azure_roles as roles
@@ -17,7 +19,7 @@ from cloudprovider.providers import _azure_starts as starts
 from cloudprovider.providers import _doctor as shared
 from cloudprovider.providers._azure_errors import code
 from cloudprovider.providers._azure_plan import kind_of
-from cloudprovider.providers._azure_quotas import Limits
+from cloudprovider.providers._azure_quotas import ADVICE, Limits
 from cloudprovider.providers._calls import side_by_side
 
 if TYPE_CHECKING:
@@ -33,6 +35,11 @@ __all__ = ["checks"]
 
 #: What a cluster is made of, by the names of resource providers.
 PROVIDERS = tuple(f"Microsoft.{name}" for name in ("Compute", "KeyVault", "ManagedIdentity", "Network"))
+#: The limits on public addresses: of all, and of those that machines have.
+# https://learn.microsoft.com/azure/azure-resource-manager/management/azure-subscription-service-limits
+ADDRESSES = frozenset(
+    {"publicipaddresses", "standardskupublicipaddresses", "ipv4standardskupublicipaddresses"}
+)
 #: What lets a caller into vaults, who then needs no right there before.
 LETS_IN = "Microsoft.Authorization/roleAssignments/write"
 #: Codes of who is known and may not.
@@ -64,6 +71,7 @@ class AzureDoctor(shared.Doctor):
             ("permissions", self.permissions),
             ("network", self.network),
             ("types", self.types),
+            *([("addresses", self.addresses)] if self.config.public else []),
         ]
 
     def plugin(self) -> str:
@@ -142,7 +150,7 @@ class AzureDoctor(shared.Doctor):
         if missing := self._missing():
             made = self._allowed("landing", "azure-landing", held)
             what = f"Not there yet, and made by the first start: {', '.join(missing)}."
-            yield made if made.fix else ok("landing", what)
+            yield dataclasses.replace(made, found=f"{what} {made.found if made.fix else ''}".strip())
         else:
             yield ok("landing", "All that clusters share in the resource group is there.")
 
@@ -322,6 +330,30 @@ class AzureDoctor(shared.Doctor):
         markets = ("on-demand", "spot")
         kinds = {role: kind_of(self.config, choices[role], images[role], markets) for role in names.ROLES}
         yield from self.quotas(lambda _, market: limits.quotas(kinds, "worker", [market]))
+
+    def addresses(self) -> Iterator[Finding]:
+        """How many machines with public addresses the subscription may run."""
+        region = self.config.region or ""
+        try:
+            usages = self.azure.pages("network", "usages.list", region)
+        except CredentialsError as error:
+            yield of_error("quotas", error, fix=READS)
+            return
+        limits = [
+            Quota(
+                name=f"{usage['name'].get('localizedValue') or usage['name']['value']} in {region}",
+                limit=float(usage["limit"]),
+                unit="addresses",
+                each=1.0,
+                taken=1.0,
+                used=float(usage["currentValue"]),
+                advice=f"public=False takes none, where a NAT gateway leads out. {ADVICE}",
+            )
+            for usage in usages
+            if usage["name"]["value"].lower() in ADDRESSES
+        ]
+        for limit in [min(limits, key=lambda one: one.free)] if limits else []:
+            yield shared.quota(limit, "addresses", self.wanted, chosen=True)
 
     @property
     def _whole(self) -> str:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cloudprovider.providers._azure import Azure
     from cloudprovider.providers._azure_plan import Kind
 
-__all__ = ["Limits"]
+__all__ = ["ADVICE", "Limits"]
 
 ADVICE = (
     "Ask for more at https://portal.azure.com/#view/Microsoft_Azure_Capacity/QuotaMenuBlade, or use "

@@ -31,6 +31,7 @@ __all__ = [
     "leftovers",
     "machines",
     "named",
+    "quota",
     "quotas",
     "tables",
     "tool",
@@ -82,7 +83,7 @@ def _required(extra: str) -> Iterator[Finding]:
     """What our own package asks for, of an extra too, and is not there or too old."""
     from packaging.requirements import Requirement
 
-    for line in metadata.requires(OURS) or ():
+    for line in (metadata.requires(OURS) if _version(OURS) else ()) or ():
         wanted = Requirement(line)
         mine = wanted.marker is None or f'"{extra}"' in str(wanted.marker)
         if not mine or (wanted.marker and not wanted.marker.evaluate({"extra": extra})):
@@ -334,10 +335,14 @@ class Doctor:
         """The program that tunnels go through."""
         raise NotImplementedError
 
+    @property
+    def wanted(self) -> int:
+        """Machines of workers that there shall be."""
+        return int(-(-self.config.n_workers // (self.config.workers_per_machine or 1)))
+
     def quotas(self, ask: Callable[[Any, str], Sequence[Quota]]) -> Iterator[Finding]:
         """What the account's limits allow in each market; `ask` is asked with the options that order from it."""
         chosen = self.config.markets("worker")
-        wanted = -(-self.config.n_workers // (self.config.workers_per_machine or 1))
         for market in ("on-demand", "spot"):
             config = dataclasses.replace(self.config, spot=market == "spot")
-            yield from quotas(ask(config, market), market, wanted, chosen=market in chosen)
+            yield from quotas(ask(config, market), market, self.wanted, chosen=market in chosen)

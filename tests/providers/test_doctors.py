@@ -157,7 +157,7 @@ def test_a_healthy_account_is_all_well(account):
     assert [] == changed(account.cloud, before)
     assert ([], []) == (account.cloud.leftovers(), account.cloud.machines())
     markets = [text.partition(":")[0] for text in of(found, "quotas")]
-    assert ["on-demand", "spot"] == markets
+    assert ["on-demand", "spot", *(["addresses"] if account.name == "azure" else [])] == markets
 
 
 # -- sicknesses of every cloud -----------------------------------------------------------------------------
@@ -439,6 +439,15 @@ def test_what_may_not_be_done_on_azure_is_named(account):
     assert "Microsoft.Compute/skus/read" in the(found, "permissions")
     assert "`dask cloud policy azure-offers " in the(found, "permissions")
     assert "may not be read" in the(found, "providers", Verdict.unknown)
+
+
+@only("azure")
+def test_public_addresses_of_azure(account):
+    """Each machine takes a public address, of which a subscription has its own number."""
+    account.cloud.reset(figures={"quotas": {"PublicIPAddresses": 5}})
+    text = the(findings(account, n_workers=5), "quotas")
+    assert "addresses: room for 4 workers of 1 addresses beside the scheduler" in text
+    assert "public=False" in text
 
 
 @only("azure")
