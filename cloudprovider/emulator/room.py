@@ -53,6 +53,11 @@ END_S = 30.0
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
+def _preloaded() -> dict[str, str]:
+    """A library that every process is to have, machines included: a test's own clock, such as libfaketime's."""
+    return {name: os.environ[name] for name in ("LD_PRELOAD",) if name in os.environ}
+
+
 class Process(Protocol):
     """The first process of a machine that was started."""
 
@@ -271,7 +276,7 @@ class Processes:
                     *preload,
                 ],
                 pass_fds=[theirs.fileno()],
-                env={"PATH": search_path(sys.executable), **SERVER_ENVIRON, **QUIET},
+                env={"PATH": search_path(sys.executable), **SERVER_ENVIRON, **QUIET, **_preloaded()},
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # an interrupt from the keyboard is not for the machines
@@ -401,17 +406,17 @@ def search_path(python: str) -> str:
     return f"{Path(python).parent}:{SYSTEM_PATH}"
 
 
-def interpreted(argv: Sequence[str], python: str) -> list[str]:
-    """A command as the kernel runs it where it is a script whose first line names an image's Python."""
-    with contextlib.suppress(OSError), Path(argv[0]).open("rb") as file:
-        if file.readline(256).strip() == b"#!" + os.fsencode(python):
-            return [python, *argv]
 def absent(image: Image) -> list[str]:
     """Our packages that an image has not, although its Python here has them."""
     carried = {"cloudprovider": image.carries_manager, "cloudruntime": image.carries_runtime}
     return [name for name, here in carried.items() if not here]
 
 
+def interpreted(argv: Sequence[str], python: str) -> list[str]:
+    """A command as the kernel runs it where it is a script whose first line names an image's Python."""
+    with contextlib.suppress(OSError), Path(argv[0]).open("rb") as file:
+        if file.readline(256).strip() == b"#!" + os.fsencode(python):
+            return [python, *argv]
     return list(argv)
 
 
