@@ -195,7 +195,7 @@ def _cause(reason: str, logs: str, heard: str) -> tuple[str, str]:
         text = f"{said}\n{logs}" if unsaid and cause.kind in LOGGED else said
         if match := re.search(cause.said, text, re.IGNORECASE):
             sentence = cause.sentence.format(*match.groups())
-            proof = f" ({evidence})" if evidence and evidence not in sentence else ""
+            proof = f" ({evidence})" if evidence and GUESSES.sub("", evidence) not in sentence else ""
             return cause.kind, f"{sentence}{proof}" + (f"; {cause.advice}" if cause.advice else "")
     return "unknown", evidence or "neither the cloud nor its log says why"
 

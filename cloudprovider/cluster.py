@@ -456,7 +456,11 @@ class CloudCluster(LeadingCluster, TellingCluster, PayingCluster):
     async def _why(self, worker: str) -> Why:
         machine = worker
         known = self.fleet.machines.keys() | self.fleet.ended.keys()  # an id may end like a worker's name
-        if worker not in known and self.estate.workers_per_machine > 1 and worker.rpartition("-")[2].isdigit():
+        if (
+            worker not in known
+            and self.estate.workers_per_machine > 1
+            and worker.rpartition("-")[2].isdigit()
+        ):
             machine = worker.rpartition("-")[0]
         found: Why = await self._call(self.estate.why, machine, await self._heard_of(machine))
         return found

@@ -139,7 +139,7 @@ class Page:
     def facts(self) -> dict[str, Any]:
         """All that is shown: what was told, and what the scheduler knows at this moment."""
         leases, now = self.leases, time.monotonic()
-        lead = leases.lead
+        lead, words = leases.lead, dict(leases.words)
         since = time.time() - (now - lead.said) if lead else leases.started
         return {
             **self.view,
@@ -152,9 +152,7 @@ class Page:
             "later": now - self._told if lead and not lead.over else 0.0,
             "expires": leases.site.boot.leases.expires,
             "here": _workers(leases, [machine["id"] for machine in self.view.get("machines", ())]),
-            "left": [{**said, "logs": dict(leases.words).get(said["machine"], "")} for said in leases.left][
-                -DEAD:
-            ],
+            "left": [{**said, "logs": words.get(said["machine"], "")} for said in list(leases.left)[-DEAD:]],
             "leaving": leases.leavers.records(),
         }
 
