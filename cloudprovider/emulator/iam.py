@@ -7,6 +7,7 @@ import functools
 from typing import Any
 
 from moto.iam import iam_backends
+from moto.iam.exceptions import NotFoundException
 from moto.iam.models import IAMBackend
 
 PARTITION = "aws"
@@ -20,6 +21,13 @@ class LiveIAM(IAMBackend):  # type: ignore[misc]
         if self.region_name != PARTITION:
             return []
         return [copy.copy(policy) for policy in _own(self.account_id)]
+
+    def remove_role_from_instance_profile(self, profile_name: str, role_name: str) -> None:
+        """Take a role out of a profile; moto fails where it is not in it."""
+        role = self.get_role(role_name)
+        if role not in self.get_instance_profile(profile_name).roles:
+            raise NotFoundException(f"The role {role_name} is not in the instance profile {profile_name}.")
+        super().remove_role_from_instance_profile(profile_name, role_name)
 
     def parsed(self) -> list[Any]:
         """AWS's own policies, which takes moto a fifth of a second."""

@@ -274,6 +274,15 @@ def test_expired_cluster_takes_its_role_along(service, bare):
     until(lambda: not bare.leftovers(), 30, "nothing is left")
 
 
+def test_sweep_goes_on_where_another_stopped(bare):
+    """A sweep that ended amid the role's removal is finished by the next one."""
+    prepared("ec2")
+    profile = {"InstanceProfileName": ROLE, "RoleName": ROLE}
+    boto3.client("iam").remove_role_from_instance_profile(**profile)
+    make("ec2", "nobody").sweep("mine")
+    until(lambda: not bare.leftovers(), 30, "nothing is left")
+
+
 @BOTH
 def test_without_the_right_to_make_roles(service, bare):
     """Who may not make roles is told which role to pass, with a policy for it that is then enough."""
