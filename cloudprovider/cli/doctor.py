@@ -31,7 +31,7 @@ __all__ = ["doctor"]
 CLOUDS = [name for name, row in discovery.CLOUDS.items() if row.vendor]
 #: Options that say nothing of whether a cluster can start.
 LEFT_OUT = (
-    *("name", "budget", "jupyter", "max_lifetime", "progress", "security", "shutdown_on_close"),
+    *("name", "budget", "jupyter", "max_lifetime", "progress", "receipt", "security", "shutdown_on_close"),
     *(
         "client_timeout",
         "idle_timeout",
@@ -174,7 +174,10 @@ def _everywhere() -> list[Report]:
     clouds = [cloud for cloud in discovery.configured() if cloud in CLOUDS]
     if not clouds:
         return [
-            Report(cloud="here", findings=[problem("credentials", "No cloud's are configured here.", LOGINS)])
+            Report(
+                cloud="here",
+                findings=[problem("credentials", "No cloud's credentials are configured here.", LOGINS)],
+            )
         ]
     with _patiently() as ended, ThreadPoolExecutor(len(clouds)) as pool:
         answers = [*pool.map(lambda cloud: _if_configured(cloud, ended), clouds)]

@@ -216,8 +216,9 @@ def quota(limit: Quota, market: str, wanted: int, *, chosen: bool) -> Finding:
     """
     beside = " beside the scheduler" if limit.taken else ""
     rest = "less what else runs" if limit.used is None else f"with {limit.used:,.10g} in use"
+    of = "" if limit.each == 1 else f" of {limit.each:g} {limit.unit}"
     said = (
-        f"{market}: room for {limit.free:,} workers of {limit.each:g} {limit.unit}{beside}, {rest}; "
+        f"{market}: room for {limit.free:,} workers{of}{beside}, {rest}; "
         f"{limit.name} is {limit.limit:,.10g} {limit.unit}."
     )
     if limit.free >= max(1, wanted if chosen else 1):

@@ -442,19 +442,13 @@ def test_what_may_not_be_done_on_azure_is_named(account):
 
 
 @only("azure")
-def test_public_addresses_of_azure(account):
-    """Each machine takes a public address, of which a subscription has its own number."""
+def test_what_a_subscription_of_azure_has(account):
+    """A resource provider that it does not use, too few public addresses, a group or network that is not there."""
     account.cloud.reset(figures={"quotas": {"PublicIPAddresses": 5}})
-    text = the(findings(account, n_workers=5), "quotas")
-    assert "addresses: room for 4 workers of 1 addresses beside the scheduler" in text
-    assert "public=False" in text
-
-
-@only("azure")
-def test_providers_and_groups_of_azure(account):
-    """A resource provider that the subscription does not use, and a group or network that is not there."""
     Azure().call("resources", "providers.unregister", "Microsoft.KeyVault")
-    found = findings(account, **group(), vnet="nowhere")
+    found = findings(account, **group(), vnet="nowhere", n_workers=5)
+    assert "addresses: room for 4 workers beside the scheduler" in the(found, "quotas")
+    assert "public=False" in the(found, "quotas")
     assert "not registered for Microsoft.KeyVault" in the(found, "providers")
     assert "`az provider register --namespace Microsoft.KeyVault`" in the(found, "providers")
     assert "There is no virtual network 'nowhere'" in the(found, "network")
