@@ -122,6 +122,11 @@ class Progress:
         )
         return f"<div>{html.escape(self.headline())}</div><table><tbody>{rows}</tbody></table>"
 
+    def folded(self) -> str:
+        """Its timeline, to be opened in a notebook."""
+        drawn = self.timeline._repr_html_()
+        return f"<details><summary>Timeline</summary>{drawn}</details>"
+
 
 @contextmanager
 def shown(
@@ -249,7 +254,7 @@ def _notebook(progress: Progress) -> Iterator[list[str]]:
         stop.set()
         ticking.join()
         for line in last:
-            show(f"<div>{html.escape(line)}</div>")
+            show(f"<div>{html.escape(line)}</div>{progress.folded()}")
 
 
 def _output(text: str) -> Callable[[str], None]:

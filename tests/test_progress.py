@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import os
 import pty
@@ -230,6 +229,17 @@ with shown(events, title='x'):
 """
 
 
+CLUSTER = """
+import asyncio
+from ipywidgets import Widget
+from cloudprovider import ProcessCluster
+cluster = ProcessCluster(name='noted', n_workers=1, price=3.6, directory='machines')
+display(cluster)
+cluster.close()
+print([getattr(widget, 'value', '') for widget in Widget.widgets.values()])
+"""
+
+
 def test_it_is_shown_by_a_shell_with_a_kernel():
     """With a kernel behind the shell, a widget shows the steps, and at the end the one line."""
     program = f"""
@@ -258,18 +268,25 @@ assert seen[-1].startswith('<div>x: scheduler in '), seen
 
 
 def test_it_is_shown_in_a_notebook(tmp_path):
-    """In a real kernel the cell shows it, and its widget ends with the one line."""
+    """In a real kernel the cell shows a start, then the cluster with its costs; both end with what came of it."""
     pytest.importorskip("ipykernel", reason="needs ipykernel: a notebook's own kernel")
     from jupyter_client.manager import start_new_kernel
 
     manager, client = start_new_kernel(cwd=str(tmp_path))
     heard = []
     try:
-        reply = client.execute_interactive(NOTEBOOK, timeout=60, output_hook=heard.append)
+        reply = client.execute_interactive(CLUSTER, timeout=90, output_hook=heard.append)
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
 
     assert "ok" == reply["content"]["status"], reply["content"]
-    said = json.dumps([message["content"] for message in heard], default=str)
-    assert "x starts" in said
+    drawn = [m["content"]["data"] for m in heard if m["msg_type"] == "display_data"]
+    progress, cluster = (d for d in drawn if "application/vnd.jupyter.widget-view+json" in d)
+    assert "ProcessCluster &#x27;noted&#x27; starts" in progress["text/plain"]
+    assert "<strong>Spent:</strong> $0." in cluster["text/html"]
+    assert ", $7.20 an hour now at " in cluster["text/plain"]
+    printed = "".join(m["content"]["text"] for m in heard if m["msg_type"] == "stream")
+    assert "1 of 1 workers in " in printed
+    assert "Timeline" in printed
+    assert "$0.00 an hour now" in printed
