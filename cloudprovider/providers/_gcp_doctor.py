@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from cloudprovider.doctor import of_error, ok, problem, unknown, warning
@@ -106,7 +107,9 @@ class GCPDoctor(shared.Doctor):
         try:
             self.held = self._held(f"projects/{project}", [*self.needed()])
         except CloudError as error:
-            if code(error) not in DISABLED:  # then it knows who asks
+            # One that it cannot test has it refuse them all, as a disabled API does; both times it knows who asks.
+            refused = getattr(error.__cause__, "code", None) == HTTPStatus.BAD_REQUEST
+            if code(error) not in DISABLED and not refused:
                 raise
             self.untested = str(error)
         yield ok("credentials", f"You are {self.gcp.who}, in project {project}, region {region}.")

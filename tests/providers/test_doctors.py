@@ -365,6 +365,23 @@ def test_what_may_not_be_done_on_google_cloud_is_named(account):
 
 
 @only("gcp")
+def test_permissions_that_cannot_be_tested(account):
+    """Where Google tests none, that is unknown, and the credentials are not to blame."""
+    url = f"{account.cloud.endpoint}/_cloud/services/cloudresourcemanager"
+    account.cloud.inject("error", "projects.testIamPermissions", status=400, message="One is not valid.")
+    refused = findings(account)
+    account.cloud.clear()
+    requests.post(url, json={}, timeout=10).raise_for_status()
+    disabled = findings(account)
+
+    assert "One is not valid" in the(refused, "permissions", Verdict.unknown)
+    assert "gcloud services enable cloudresourcemanager" in the(disabled, "permissions", Verdict.unknown)
+    assert "cloudresourcemanager.googleapis.com" in the(disabled, "apis")
+    for found in (refused, disabled):
+        assert 1 == len(of(found, "credentials", Verdict.ok))
+
+
+@only("gcp")
 def test_a_service_account_of_the_users(account):
     """Whether machines may be started under it is asked of itself; that there is none is told."""
     email = f"mine@{GCP().project}.iam.gserviceaccount.com"
