@@ -24,9 +24,9 @@ from cloudprovider import ConfigError, FargateCluster, ProcessCluster, autonomou
 from cloudprovider.discovery import cluster_class
 from cloudprovider.provider import Identity
 
-#: The clouds whose scheduler's machine runs a manager; this computer's stands for them in the ordinary run.
+#: The clouds whose scheduler's machine runs a manager; two of them stand for the others in the ordinary run.
 AUTONOMOUS = [
-    pytest.param(name, marks=() if name == "local" else pytest.mark.slow)
+    pytest.param(name, marks=() if name in {"local", "fargate"} else pytest.mark.slow)
     for name in ACCOUNTS
     if cluster_class(name).config_class.can_be_autonomous
 ]
@@ -101,6 +101,9 @@ def test_a_cluster_outlives_its_client(account, tmp_path):
         assert sum(range(16)) == client.get_dataset("total").result(timeout=60)
         assert cluster._lead.ours
         assert (1, 2) == (cluster._adaptive.minimum, cluster._adaptive.maximum)
+    if account.emulator == "aws":
+        check_role(account)
+
         cluster.scale(2)
         cluster.wait_for_workers(2, timeout=90)
         status = cluster.sync(cluster.scheduler_comm.cloud_status)
@@ -116,6 +119,16 @@ def manager(folder: Path) -> psutil.Process:
     """The first process of the one manager that runs beside a scheduler."""
     [record] = [
         r for path in folder.glob("machines/*.json") if "manager" in (r := json.loads(path.read_text()))
+def check_role(account) -> None:
+    """On AWS the manager works by a role of its cluster's, which is enough; its lines are in the scheduler's log."""
+    assert "iam role: dask-outlives-us-east-1" in account.leftovers()
+    assert [] == [call.denied for call in account.cloud.calls if call.denied]
+    provider = account.provider("outlives")
+    provider.attach()
+    [scheduler] = [machine for machine in provider.list("outlives") if machine.role == "scheduler"]
+    assert "dask-cloud-manager: Ordered 1 machine" in provider.logs(scheduler.id, lines=1000)
+
+
     ]
     return psutil.Process(record["manager"]["pid"])
 
