@@ -224,8 +224,19 @@ def test_interrupted_spot_machine(emulated_aws):
 
         def kept(dask_scheduler):
             leases = dask_scheduler.plugins["dask-cloud-leases"]
-            return dict(leases.words), list(leases.left)
+            page = leases.page
+            return (
+                dict(leases.words),
+                list(leases.left),
+                type(page).tell.__code__.co_filename,
+                set(page.words),
+            )
 
-        words, left = cluster.get_client().run_on_scheduler(kept)
-        assert re.search(r"Nanny|worker", words[machine]), "the machine left its log with its scheduler"
+        client = cluster.get_client()
+        until(lambda: machine in client.run_on_scheduler(kept)[3], 60, "the page has its last words")
+        words, left, came_from, _ = client.run_on_scheduler(kept)
+        assert re.search("distributed.nanny|Nanny", words[machine]), (
+            "the machine left its log with its scheduler"
+        )
         assert ["interrupted"] == [one["reason"] for one in left if one["machine"] == machine]
+        assert "<string>" == came_from, "no boot brings the page: the manager did"
