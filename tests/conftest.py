@@ -44,7 +44,6 @@ LONG = (
     "test_demo.py",
     "test_names.py",
     "test_fargate.py",
-    "test_autonomous.py",
     "test_adaptive.py",
     "test_benchmarks_start.py",
     "test_cluster.py",
