@@ -192,13 +192,16 @@ class LeadingCluster(ScalingCluster):
         super()._update_worker_status(op, msg)
 
     def _yield_to(self, record: Mapping[str, Any]) -> None:
-        """Decide no more when another manager has taken the lead."""
+        """Decide no more when another manager has taken the lead; one that stands by gives it back when asked."""
         led = self._lead.told(record)
         if self._lead.ours and not led.ours:
             self._lead = led
             self.events.emit(Phase.access, f"{self._where} {led}.")
             if led.standby:
                 self._stop_adapting()
+            else:
+                self._renewed = -math.inf
+                self._waker.set()
 
     # -- taking the lead -------------------------------------------------------------------------------------
 
@@ -223,8 +226,11 @@ class LeadingCluster(ScalingCluster):
         if not before.ours or before.term or self.config.autonomous:  # whoever led has changed what there is
             await self._call(self.estate.follow)
         await self._inherit(status.get("budget"))
-        if self.config.autonomous:
-            await self._go_on(status.get("wish") or {"target": self.config.n_workers})
+        wish = status.get("wish")
+        if wish is None and self._lead.standby:  # by its mandate it knows what the cluster was made with
+            wish = {"target": self.config.n_workers}
+        if self.config.autonomous and wish:
+            await self._go_on(wish)
 
     async def _inherit(self, record: Mapping[str, Any] | None) -> None:
         """Keep a budget that another manager told; a new amount counts from what was spent."""

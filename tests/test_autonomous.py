@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,13 +19,14 @@ import psutil
 import pytest
 from cloudruntime.boot import Boot
 from contract import until
-from distributed import Client
+from distributed import Client, rpc
 from distributed.security import Security
 from embedded import ACCOUNTS
 
 from cloudprovider import ConfigError, FargateCluster, ProcessCluster, autonomous
 from cloudprovider.discovery import cluster_class
-from cloudprovider.provider import Identity
+from cloudprovider.provider import Identity, contact
+from cloudprovider.security import client_security
 
 #: The clouds whose scheduler's machine runs a manager; two of them stand for the others in the ordinary run.
 AUTONOMOUS = [
@@ -97,13 +101,13 @@ def test_a_cluster_outlives_its_client(account, tmp_path):
     gate.touch()
     until(lambda: len(workers(provider, "outlives")) == 1, 120, "it scales down")
 
+    if account.emulator == "aws":
+        check_role(account)
+
     with account.find("outlives") as cluster, Client(cluster) as client:
         assert sum(range(16)) == client.get_dataset("total").result(timeout=60)
         assert cluster._lead.ours
         assert (1, 2) == (cluster._adaptive.minimum, cluster._adaptive.maximum)
-    if account.emulator == "aws":
-        check_role(account)
-
         cluster.scale(2)
         cluster.wait_for_workers(2, timeout=90)
         status = cluster.sync(cluster.scheduler_comm.cloud_status)
@@ -115,10 +119,6 @@ def test_a_cluster_outlives_its_client(account, tmp_path):
     assert account.nothing_left()
 
 
-def manager(folder: Path) -> psutil.Process:
-    """The first process of the one manager that runs beside a scheduler."""
-    [record] = [
-        r for path in folder.glob("machines/*.json") if "manager" in (r := json.loads(path.read_text()))
 def check_role(account) -> None:
     """On AWS the manager works by a role of its cluster's, which is enough; its lines are in the scheduler's log."""
     assert "iam role: dask-outlives-us-east-1" in account.leftovers()
@@ -129,6 +129,10 @@ def check_role(account) -> None:
     assert "dask-cloud-manager: Ordered 1 machine" in provider.logs(scheduler.id, lines=1000)
 
 
+def manager(folder: Path) -> psutil.Process:
+    """The first process of the one manager that runs beside a scheduler."""
+    [record] = [
+        r for path in folder.glob("machines/*.json") if "manager" in (r := json.loads(path.read_text()))
     ]
     return psutil.Process(record["manager"]["pid"])
 
@@ -151,6 +155,45 @@ def test_a_manager_that_dies_is_started_again(account, tmp_path):
     until(lambda: not first.is_running(), 30, "the manager ends with it")
     assert log.read_text().endswith("the cluster is over\n")
     provider.sweep("again")
+    assert account.nothing_left()
+
+
+def lead(provider, cluster: str) -> str:
+    """Who leads, as the scheduler says to whoever only asks."""
+
+    async def asked() -> str:
+        [scheduler] = [machine for machine in provider.list(cluster) if machine.role == "scheduler"]
+        keys = client_security(provider.attach().client).get_connection_args("client")
+        async with rpc(f"tls://{contact(scheduler.private_address)}", connection_args=keys) as there:
+            held = (await there.cloud_status())["lead"]
+        return held["who"] if held else ""
+
+    return asyncio.run(asked())
+
+
+@pytest.mark.slow  # a lead lasts for a minute
+@pytest.mark.timeout(300)
+def test_a_client_that_slept_leads_again(account, tmp_path):
+    """While a client's computer sleeps the manager replaces machines; the client wakes up, leads, and orders none."""
+    provider = account.provider("asleep")
+    options = {**account.options, "name": "asleep", "idle_timeout": "10 minutes"}
+    asked = json.dumps([account.name, options, {"n": 1}, str(tmp_path / "gate")])
+    with subprocess.Popen([sys.executable, "-c", CLIENT, asked], stdout=subprocess.PIPE, text=True) as client:
+        try:
+            assert "ready\n" == client.stdout.readline()
+            assert f"(process {client.pid})" in lead(provider, "asleep")
+            client.send_signal(signal.SIGSTOP)
+            until(lambda: "the manager on its" in lead(provider, "asleep"), 120, "the manager leads")
+            [victim] = workers(provider, "asleep")
+            account.kill(SimpleNamespace(provider=provider, name="asleep"), victim)
+            [another] = until(lambda: workers(provider, "asleep") - {victim}, 60, "the machine is replaced")
+            client.send_signal(signal.SIGCONT)
+            until(lambda: f"(process {client.pid})" in lead(provider, "asleep"), 60, "the client leads again")
+            time.sleep(5)  # in which it would order what it thinks is missing
+            assert {another} == workers(provider, "asleep")
+        finally:
+            client.kill()
+    provider.sweep("asleep")
     assert account.nothing_left()
 
 

@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 from contract import until
-from distributed import Client
+from distributed import Client, fire_and_forget
 
 from cloudprovider import CloudError, CloudWarning, ProcessCluster
 
@@ -117,18 +118,37 @@ def test_lead_of_a_killed_process_is_free_at_once(options):
             leader.kill()
 
 
-def test_detach_says_what_goes_with_its_client(options):
-    """Detaching warns of results that only futures hold, and a second client finds what was published."""
+def test_detach_says_what_goes_with_its_client(options, tmp_path):
+    """Detaching warns of what only futures hold; who comes back finds the rest, scales, adapts, reads logs, closes."""
+    gate, proof = tmp_path / "gate", tmp_path / "proof"
+
+    def finish(gate, proof):
+        while not gate.exists():
+            time.sleep(0.02)
+        proof.write_text("done")
+
     cluster = ProcessCluster(name="left", n_workers=1, **options)
     with Client(cluster) as client:
         futures = client.map(lambda x: x + 1, range(5))
         client.publish_dataset(total=client.submit(sum, futures))
         client.gather(futures)
+        fire_and_forget(client.submit(finish, gate, proof))
         with pytest.warns(CloudWarning, match="5 results .* held by futures alone"):
             assert "left" == cluster.detach()
     with ProcessCluster.from_name("left", **options) as again, Client(again) as client:
         assert 15 == client.get_dataset("total").result(timeout=30)
         del futures
+        gate.touch()
+        until(proof.exists, 30, "what was sent off is done")
+        again.scale(2)
+        again.wait_for_workers(2, timeout=60)
+        logs = again.get_logs()
+        assert {"Cluster", "Scheduler", *again.scheduler_info["workers"]} == set(logs)
+        assert {"budget", "manager", "who"} == set(again.sync(again._news)), "what older schedulers know"
+        client.unpublish_dataset("total")
+        again.adapt(minimum=0, maximum=1, interval="200ms", wait_count=1, keep_paid=False)
+        until(lambda: not again.workers, 60, "adapted")
+    assert {gate, proof} == set(tmp_path.iterdir())
 
 
 async def test_detach_of_an_asynchronous_cluster(options):
