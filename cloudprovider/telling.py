@@ -55,6 +55,9 @@ class TellingCluster(ScalingCluster):
             except (CloudError, OSError) as error:
                 logger.debug("The scheduler was not told what there is: %s", error)
                 told = None
+            except Exception:  # a page is no reason to trouble anybody
+                logger.exception("The scheduler is told no more of what there is")
+                return
             await asyncio.sleep(TELL_S)
 
     def _noticed(self, machine: str) -> str:

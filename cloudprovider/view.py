@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cloudprovider.bill import HOUR, bill
 from cloudprovider.blackbox import LAST, RETURNED
 from cloudprovider.events import Phase
+from cloudprovider.provider import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -34,6 +35,8 @@ DECISIONS, LONGEST = 60, 400
 LINES, WIDTH = 30, 300
 #: Dead machines whose logs are read in one go, and how often the log of one is asked for its last line.
 AT_ONCE, LOOKS = 4, 3
+#: Seconds by which a cloud's clock and ours may seem apart.
+CLOCKS_S = 2.0
 #: Of many dead machines the logs of the last so many are read.
 MOURNED = 50
 
@@ -57,7 +60,9 @@ def view(estate: Estate, start: Timeline) -> dict[str, Any]:
     ahead = now - time.time()  # the cloud's clock before ours
     fleet, known = estate.fleet, estate.known()
     arrivals = estate.events.of(Phase.arrived, Phase.connected)
-    arrived = {event.machine: event.time + ahead for event in reversed(arrivals)}
+    seen = {event.machine: event.time + ahead for event in reversed(arrivals)}
+    began = (start.began or now) + ahead
+    made = any(event.facts.get("role") == "scheduler" for event in estate.events.of(Phase.ordered))
     living = [estate.scheduler, *fleet.machines.values()]
     ended = list(fleet.ended.values())
     return {
@@ -69,7 +74,7 @@ def view(estate: Estate, start: Timeline) -> dict[str, Any]:
         "priced": bool(known.spent or known.per_hour or known.unknown),
         "sums": dict(Counter(str(machine.state) for machine in (*living[1:], *ended))),
         "machines": [
-            _machine(estate, machine, arrived.get(machine.id), now)
+            _machine(estate, machine, now) | _arrival(machine, seen.get(machine.id), began)
             for machine in (*living[:LIVING], *ended[-ENDED:])
         ],
         "steps": [
@@ -78,14 +83,20 @@ def view(estate: Estate, start: Timeline) -> dict[str, Any]:
                 "start": step.start + ahead,
                 "end": None if step.end is None else step.end + ahead,
             }
-            for step in start.steps
+            for step in (start.steps if made else ())
         ],
         "decisions": _decisions(estate.events, ahead),
         "words": [],
     }
 
 
-def _machine(estate: Estate, machine: Machine, arrived: float | None, now: float) -> dict[str, Any]:
+def _arrival(machine: Machine, seen: float | None, began: float) -> dict[str, Any]:
+    """Whether Dask has seen a machine, and when it came: who came to it later knows only that it is there."""
+    ours = machine.created >= began - CLOCKS_S
+    return {"seen": seen is not None, "arrived": seen if ours else None}
+
+
+def _machine(estate: Estate, machine: Machine, now: float) -> dict[str, Any]:
     record = {
         "id": machine.id,
         "role": machine.role,
@@ -95,7 +106,6 @@ def _machine(estate: Estate, machine: Machine, arrived: float | None, now: float
         "market": machine.market,
         "created": machine.created,
         "billed_from": machine.billed_from,
-        "arrived": arrived,
         "ended": machine.ended,
         "reason": machine.reason[:LONGEST],
         "cost": None,
@@ -103,7 +113,7 @@ def _machine(estate: Estate, machine: Machine, arrived: float | None, now: float
         "priceless": False,
     }
     if (rate := estate.known_rate(machine)) is not None:
-        if machine.billed_from is None and (arrived or machine.role == "scheduler"):
+        if machine.billed_from is None and machine.state is not State.starting:
             machine = dataclasses.replace(machine, billed_from=machine.created)
         alone = bill([(machine, rate)], now)
         record |= {

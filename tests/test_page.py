@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
@@ -29,11 +30,12 @@ from hypothesis import strategies as st
 from tornado.httpclient import AsyncHTTPClient
 
 from cloudprovider import ProcessCluster
+from cloudprovider.bill import Rate
 from cloudprovider.blackbox import Why
-from cloudprovider.events import Events
+from cloudprovider.events import Events, Phase
 from cloudprovider.fleet import Fleet
 from cloudprovider.provider import Machine, State
-from cloudprovider.timeline import Timeline
+from cloudprovider.timeline import Step, Timeline
 from cloudprovider.view import ENDED, LIVING, Obituaries, news, view
 
 NOW = 1_800_000_000.0
@@ -46,6 +48,7 @@ MACHINE = {
     "market": "spot",
     "created": NOW - 90,
     "billed_from": NOW - 80,
+    "seen": True,
     "arrived": NOW - 70,
     "ended": None,
     "reason": "",
@@ -135,23 +138,23 @@ def test_amounts_grow_only_while_somebody_leads():
 
 
 @pytest.mark.parametrize(
-    ("state", "arrived", "here", "leaving", "said"),
+    ("state", "seen", "here", "leaving", "said"),
     [
-        ("starting", None, {}, {}, "starting"),
-        ("running", None, {}, {}, "booting"),
-        ("running", NOW, {"m1": 1}, {}, "working"),
-        ("starting", None, {"m1": 1}, {}, "working"),
-        ("running", NOW, {}, {}, "lost"),
-        ("running", NOW, {"m1": 1}, {"m1": "draining"}, "leaving"),
-        ("gone", NOW, {}, {}, "ended"),
+        ("starting", False, {}, {}, "starting"),
+        ("running", False, {}, {}, "booting"),
+        ("running", True, {"m1": 1}, {}, "working"),
+        ("starting", False, {"m1": 1}, {}, "working"),
+        ("running", True, {}, {}, "lost"),
+        ("running", True, {"m1": 1}, {"m1": "draining"}, "leaving"),
+        ("gone", True, {}, {}, "ended"),
     ],
 )
-def test_a_machines_state_is_what_cloud_and_scheduler_see(state, arrived, here, leaving, said):
+def test_a_machines_state_is_what_cloud_and_scheduler_see(state, seen, here, leaving, said):
     """The cloud's word counts until the scheduler knows better."""
     record = {"since": NOW, "reason": "spot", "moved": 1}
     facts = {
         **TOLD,
-        "machines": [{**MACHINE, "state": state, "arrived": arrived}],
+        "machines": [{**MACHINE, "state": state, "seen": seen}],
         "here": here,
         "leaving": {id: {**record, "state": how} for id, how in leaving.items()},
     }
@@ -203,30 +206,59 @@ def test_what_is_told_is_text(one, two, three):
 # -- what a manager tells ------------------------------------------------------------------------------------
 
 
-def test_a_view_of_a_thousand_machines_is_small():
-    """It is JSON of at most the machines that a page shows, newer ones among those that ended."""
-    machine = Machine(
-        id="i-00000000000000000", role="worker", state=State.running, kind="m7i.large", created=NOW
-    )
+def estate_of(events=(), machines=(), ended=()):
+    """What a cluster has, with a scheduler and these workers."""
     fleet = Fleet(SimpleNamespace(), SimpleNamespace(), Events())
-    fleet.machines = {f"i-{k:017}": dataclasses.replace(machine, id=f"i-{k:017}") for k in range(1000)}
-    fleet.ended = {
-        f"e-{k:017}": dataclasses.replace(machine, id=f"e-{k:017}", state=State.gone) for k in range(500)
-    }
-    estate = SimpleNamespace(
+    fleet.machines, fleet.ended = ({machine.id: machine for machine in some} for some in (machines, ended))
+    return SimpleNamespace(
         provider=SimpleNamespace(now=lambda: NOW),
         fleet=fleet,
-        events=Events(),
+        events=events or Events(),
         known=lambda: SimpleNamespace(spent=1.0, per_hour=2.0, unknown=()),
-        known_rate=lambda _: None,
-        scheduler=dataclasses.replace(machine, role="scheduler"),
+        known_rate=lambda _: Rate(per_hour=36.0),
+        scheduler=dataclasses.replace(WORKER, id="s", role="scheduler", billed_from=NOW - 10),
         where="EC2Cluster 'big'",
     )
-    known = view(estate, Timeline())
+
+
+WORKER = Machine(id="w", role="worker", state=State.running, kind="m7i.large", created=NOW - 20)
+
+
+def test_a_view_of_a_thousand_machines_is_small():
+    """It is JSON of at most the machines that a page shows, newer ones among those that ended."""
+    live = [dataclasses.replace(WORKER, id=f"i-{k:017}") for k in range(1000)]
+    gone = [dataclasses.replace(WORKER, id=f"e-{k:017}", state=State.gone, ended=NOW) for k in range(500)]
+    known = view(estate_of((), live, gone), Timeline())
 
     assert len(json.dumps(known)) < 64_000
     assert (LIVING + ENDED, "e-00000000000000499") == (len(known["machines"]), known["machines"][-1]["id"])
     assert {"running": 1000, "gone": 500} == known["sums"]
+
+
+def test_a_view_has_what_each_machine_costs():
+    """A machine that bills says what it has cost, and costs a second."""
+    scheduler, worker = view(estate_of((), [WORKER]), Timeline())["machines"]
+
+    assert (0.1, 0.01) == (pytest.approx(scheduler["cost"]), pytest.approx(scheduler["per_s"]))
+    assert 0.2 == pytest.approx(worker["cost"]), "one that runs counts from its order"
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_only_who_made_a_cluster_tells_of_its_start(made):
+    """Who finds it later saw neither its steps nor when its machines came, only that they are there."""
+    events = Events()
+    ahead = NOW - time.time()
+    if made:
+        events.emit(Phase.ordered, "Ordering the scheduler.", role="scheduler", count=1)
+    events.emit(Phase.arrived, "1 of 1 machines are here.", machine="w", count=1, total=1)
+    created = NOW if made else NOW - 1000
+    estate = estate_of(events, [dataclasses.replace(WORKER, created=created)])
+    start = Timeline(began=NOW - ahead, steps=(Step(name="landing", start=NOW - ahead, end=NOW - ahead),))
+    known = view(estate, start)
+
+    [_, worker] = known["machines"]
+    assert (made, made) == (bool(known["steps"]), worker["arrived"] is not None)
+    assert worker["seen"]
 
 
 def test_what_only_grows_is_no_news():
@@ -254,10 +286,8 @@ OPTIONS = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}
 
 def told() -> dict:
     """A view, as it comes over a connection."""
-    return {
-        **{key: value for key, value in TOLD.items() if key not in ALONE},
-        "words": [WORD],
-    }
+    known = {key: value for key, value in TOLD.items() if key not in ALONE}
+    return {**copy.deepcopy(known), "words": [WORD]}
 
 
 async def status(scheduler, path="cloud"):
@@ -280,6 +310,18 @@ async def test_the_page_comes_along_where_the_boot_did_not_bring_it():
         code, page = await status(scheduler)
         assert (200, True) == (code, 'href="cloud"' in page)
         assert 'href="cloud"' in (await status(scheduler, "status"))[1]
+
+
+async def test_the_start_outlives_the_manager_that_saw_it():
+    """Who finds the cluster later knows nothing of its start: the scheduler remembers it."""
+    plugin = leases()
+    async with Scheduler(dashboard=False, plugins=[plugin], **OPTIONS):
+        await plugin.cloud_tell(view=told())
+        assert "landing" in plugin.page.drawn()["start"]
+        later = told() | {"steps": [], "machines": [{**MACHINE, "arrived": None}]}
+        await plugin.cloud_tell(view=later)
+        assert "landing" in plugin.page.drawn()["start"]
+        assert NOW - 70 == plugin.page.view["machines"][0]["arrived"]
 
 
 async def test_the_page_says_who_leads():

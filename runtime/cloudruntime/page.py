@@ -7,7 +7,7 @@ A manager tells by `cloud_tell` (see `cloudprovider.view`); what is told is JSON
     anything costs anything, and how many machines there are by state.
 `machines`
     Records with `id`, `role`, `state`, `zone`, `kind`, `market`, `created`, `billed_from`, `arrived`, `ended`,
-    `reason`, `cost` (None when not known yet, or `priceless`), and `per_s` while it bills; no more than a page
+    `reason`, whether Dask has `seen` it, `cost` (None when not known yet, or `priceless`), and `per_s` while it bills; no more than a page
     can show.
 `steps`
     Of the start: `name`, `start` and `end`, which is None while it is under way.
@@ -117,6 +117,9 @@ class Page:
         self.view: dict[str, Any] = {}
         self.words: dict[str, dict[str, Any]] = {}
         self._told = 0.0  # monotonic
+        #: What only the manager knew that made the cluster: its start, and when machines came.
+        self._steps: Sequence[dict[str, Any]] = ()
+        self._arrived: dict[str, float | None] = {}
         self._failed: dict[str, str] = {}
         leases.scheduler.handlers["cloud_status"] = self.status
         try:
@@ -130,6 +133,10 @@ class Page:
             self.words[word["id"]] = {**word, "logs": str(word.get("logs", ""))[-LONGEST:]}
         for id in list(self.words)[:-DEAD]:
             del self.words[id]
+        for machine in view["machines"]:
+            machine["arrived"] = machine["arrived"] or self._arrived.get(machine["id"])
+        self._arrived = {machine["id"]: machine["arrived"] for machine in view["machines"]}
+        self._steps = view["steps"] or self._steps
         self.view, self._told = view, time.monotonic()
 
     async def status(self) -> dict[str, Any]:
@@ -143,6 +150,7 @@ class Page:
         since = time.time() - (now - lead.said) if lead else leases.started
         return {
             **self.view,
+            "steps": self._steps,
             "words": list(self.words.values()),
             "cluster": leases.site.boot.cluster,
             "lead": lead.who if lead and not lead.over else "",
@@ -348,7 +356,7 @@ def _state(machine: Mapping[str, Any], here: Mapping[str, int], leaving: Mapping
         return "leaving"
     if machine["role"] == "scheduler" or id in here:
         return "working"
-    if machine["arrived"]:
+    if machine["seen"]:
         return "lost"
     return "booting" if state == "running" else state
 
@@ -379,10 +387,9 @@ def _start(facts: Mapping[str, Any]) -> str:
     machines = sorted(
         (m for m in facts.get("machines", ()) if m["created"]), key=lambda machine: float(machine["created"])
     )
-    begins = [step["start"] for step in steps] or [m["created"] for m in machines[:1]]
-    if not begins:
+    if not steps:
         return ""
-    began, now = min(begins), facts["now"] + facts["later"]
+    began, now = min(step["start"] for step in steps), facts["now"] + facts["later"]
     rows: list[Row] = [
         (
             step["name"],
@@ -392,18 +399,13 @@ def _start(facts: Mapping[str, Any]) -> str:
         for step in steps
     ]
     ends = [step["end"] or now for step in steps]
-    took = (
-        "under way"
-        if any(step["end"] is None for step in steps)
-        else f"{max(ends, default=began) - began:.1f} s"
-    )
-    first = [m for m in machines if m["created"] <= max(ends, default=now)][:DRAWN]
+    took = "under way" if any(step["end"] is None for step in steps) else f"{max(ends) - began:.1f} s"
+    first = [m for m in machines if began - 1 <= m["created"] <= max(ends)][:DRAWN]
     rows += [_boot(machine, began, now) for machine in first]
     key = '<div class=key><i class="bar wait" style="position:static"></i>ordered, waits for the cloud'
     key += '<i class="bar boot" style="position:static"></i>boots, until Dask sees it'
     key += '<i class="bar gone" style="position:static"></i>ended before</div>'
-    said = f" <small>{took}</small>" if steps else ""
-    return f"<h2>Start{said}</h2><div class=chart>{chart(rows)}{key if first else ''}</div>"
+    return f"<h2>Start <small>{took}</small></h2><div class=chart>{chart(rows)}{key if first else ''}</div>"
 
 
 def _boot(machine: Mapping[str, Any], began: float, now: float) -> Row:
