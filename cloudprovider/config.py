@@ -37,6 +37,7 @@ __all__ = ["Config", "setting"]
 #: Packages whose versions travel in a Boot: what Dask pickles with, and what users compute with most.
 VERSIONED = (
     "dask",
+    "dask-cloud",  # who attaches with another one can be told which it takes
     "distributed",
     "msgpack",
     "cloudpickle",

@@ -122,11 +122,14 @@ class Boot:
             When it is no Boot, or one of another version.
         """
         document = json.loads(text)
-        if not isinstance(document, dict) or document.pop("version", None) != VERSION:
-            raise ValueError(f"Not a Boot of version {VERSION}: {text[:200]}")
+        if not isinstance(document, dict):
+            raise ValueError(f"Not a Boot: {text[:200]}")  # noqa: TRY004  (a text that is wrong)
+        made = f"dask-cloud {document.get('versions', {}).get('dask-cloud', 'of another version')} wrote it"
+        if document.pop("version", None) != VERSION:
+            raise ValueError(f"Not a Boot of version {VERSION}, {made}: {text[:200]}")
         unknown = sorted(set(document) - {f.name for f in dataclasses.fields(cls)})
         if unknown:
-            raise ValueError(f"A Boot has no {', '.join(unknown)}")
+            raise ValueError(f"A Boot has no {', '.join(unknown)}; {made}")
         return cls(**{**document, "leases": Leases(**document.get("leases", {}))})
 
     @classmethod

@@ -46,6 +46,14 @@ def test_a_boot_survives_its_json(boot):
     assert boot == Boot.loads(boot.dumps())
 
 
+@pytest.mark.parametrize("news", [{"version": 99}, {"telepathy": True}])
+def test_a_boot_of_another_version_says_which(news):
+    """What another version wrote is refused by the name of that version."""
+    text = Boot(cluster="c", role="worker", versions={"dask-cloud": "9.9"}).dumps()
+    with pytest.raises(ValueError, match=r"dask-cloud 9\.9 wrote it"):
+        Boot.loads(json.dumps({**json.loads(text), **news}))
+
+
 @given(boots)
 def test_a_site_survives_its_json(boot):
     """A Dask process that is no fork is told all that a fork knows."""
