@@ -11,6 +11,7 @@ import boto3
 import pytest
 
 from cloudprovider.bill import Meter
+from cloudprovider.budget import Budget
 from cloudprovider.emulator import Emulator
 from cloudprovider.emulator.ledger import Ledger, fargate_hourly, ipv4_hourly
 from cloudprovider.estate import Estate
@@ -260,20 +261,22 @@ class Astray(ECSProvider):
 
 
 def test_a_clock_that_jumps_costs_nothing(cloud):
-    """With our clock off by hours and years, a bill follows the cloud's clock, and its receipt is exact."""
+    """With our clock off by hours and years, bill and budget follow the cloud's, and the receipt is exact."""
     before = len(cloud.ledger)
     estate = an_estate("astray", provider=Astray, n_workers=6)
-    bills = []
+    bills, lefts = [], []
     for _ in range(20):
         estate.reconcile([])
         bills.append(estate.cost())
         assert abs(bills[-1].until - time.time()) < 10
         assert 0 <= bills[-1].spent < 0.1
+        lefts.append(Budget(usd=5).left_s(estate.committed()))
     estate.fleet.release(list(estate.machines)[:2])
     estate.remove()
     bill, entries = estate.cost(), cloud.ledger[before:]
 
     assert [one.spent for one in bills] == sorted(one.spent for one in bills)
+    assert max(lefts) - min(lefts) < 0.02 * max(lefts)
     assert pytest.approx(sum(entry.price for entry in entries), abs=1e-9) == bill.spent
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import signal
 import subprocess
 import sys
 import textwrap
@@ -16,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudprovider import ConfigError, ProcessCluster
-from cloudprovider.bill import Bill
+from cloudprovider.bill import Bill, Rate
 from cloudprovider.budget import END_S, Budget, amount_of
+from cloudprovider.errors import CloudWarning
 from cloudprovider.providers.local import LocalConfig, LocalProvider
 
 HOUR = 3600
@@ -69,13 +72,35 @@ def test_supervisor_ends_what_is_paid_no_longer():
     assert later.due(60.0, 0.0) is None
 
 
-def test_start_that_the_budget_does_not_pay_for(options, tmp_path):
-    """A budget that is spent already is an error that says what the start costs, and nothing is left."""
+def test_boot_keeps_the_budget_until_a_manager_does():
+    """What the Boot says of the budget holds until a manager has said better, and not after."""
+    life = SchedulerLife.begun(Leases(budget=30.0), now=0.0)
+    assert life.due(29.0, 0.0) is None
+    assert Exit.budget is life.due(30.0, 0.0)
+    unheard = life.heard(Facts(), 10.0)
+    assert Exit.budget is unheard.due(30.0, 0.0)
+    assert unheard.heard(Facts(budget_s=100.0), 20.0).due(119.0, 0.0) is None
+
+
+def test_what_an_order_is_promised():
+    """The first promise is what the budget surely pays from the end of the boot, and time enough to say better."""
+    rates = [Rate(per_hour=3.6, minimum_s=60)] * 2  # two tenths of a cent a second
+    assert pytest.approx((1.0 - 0.12) / 0.002 - END_S - 30) == Budget(usd=1).promise(rates, 30.0)
+    assert END_S == Budget(usd=0.25).promise(rates, 30.0)
+    with pytest.raises(ConfigError, match=r"billing minimums make \$0.1200 of the start"):
+        Budget(usd=0.2).check_order(rates)
+
+
+def test_start_that_the_budget_does_not_pay_for(options, tmp_path, caplog):
+    """A budget that is spent already is an error before any order, that says what the start costs."""
+    caplog.set_level(logging.DEBUG, "cloudprovider")
     with pytest.raises(
         ConfigError, match=r"budget=\$0.0100 is spent already: these machines cost \$7.20 an hour"
     ):
         ProcessCluster(n_workers=1, budget=0.01, **options)
     assert not [*tmp_path.iterdir()]
+    assert any("Preparing" in message for message in caplog.messages)
+    assert not any("Ordered" in message for message in caplog.messages)
 
 
 def test_cluster_ends_in_time(options):
@@ -85,6 +110,37 @@ def test_cluster_ends_in_time(options):
         until(lambda: cluster._ended, 60, "the budget is spent")
         assert "the cluster's budget is spent" in str(cluster.why(cluster.scheduler_machine.id))
         assert cluster.cost().spent < spare + 0.03
+
+
+HASTY = """
+    import os, signal, sys
+    from cloudprovider import ProcessCluster
+    from cloudprovider.providers.local import LocalProvider
+
+    class Killed(LocalProvider):
+        def create(self, boot, count):
+            made = super().create(boot, count)
+            if boot.role == "worker":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return made
+
+    class KilledCluster(ProcessCluster):
+        provider_class = Killed
+
+    KilledCluster(name="hasty", n_workers=1, price=360.0, budget=13.0, progress=False, directory=sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_cluster_ends_in_time_though_its_manager_never_saw_it(options):
+    """With the manager killed before the scheduler answered, the budget ends every machine, and no other lease."""
+    command = [sys.executable, "-c", textwrap.dedent(HASTY), options["directory"]]
+    assert -signal.SIGKILL == subprocess.run(command, check=False, timeout=60).returncode
+    config = LocalConfig.of(name="hasty", directory=options["directory"])
+    provider = LocalProvider(config, config.identity())
+    assert 2 == len(provider.list("hasty"))
+    until(lambda: not provider.list("hasty"), 120, "every machine has ended")
+    provider.sweep("hasty")
 
 
 ABANDONED = """
@@ -141,3 +197,14 @@ def test_budget_outlives_its_manager(options):
         until(
             lambda: 20.0 == again.sync(again.scheduler_comm.cloud_status)["budget"]["usd"], 10, "it is more"
         )
+
+
+def test_smaller_budget_that_is_spent_already_ends_the_cluster(options):
+    """Whoever finds a cluster with a budget below what it has cost is told so, and the cluster ends at once."""
+    with ProcessCluster(name="poor", budget="9 USD", shutdown_on_close=False, **options):
+        pass
+    with pytest.warns(CloudWarning, match=r"of its budget of \$0.0010, \$0.0\d+ are spent"):  # noqa: PT031  it is told a moment later
+        again = ProcessCluster.from_name("poor", budget=0.001, **options)
+        until(lambda: again._ended, 60, "the budget is spent")
+    assert "the cluster's budget is spent" in str(again.why(again.scheduler_machine.id))
+    again.close()
