@@ -9,6 +9,7 @@ import time
 
 import boto3
 import pytest
+from cloudruntime.boot import BOOT, Boot
 
 from cloudprovider.bill import Meter
 from cloudprovider.budget import Budget
@@ -83,7 +84,7 @@ def live(estate, cloud, chance, seconds):
 
 
 LIVES = {
-    "on demand": {},
+    "on demand": {"budget": "50 USD"},
     "spot": {"spot": True},
     "fallback": {"spot": "fallback", "worker_cpu": 4, "worker_memory": "16 GiB"},
     "arm": {"architecture": "arm64"},
@@ -121,6 +122,24 @@ def test_a_receipt_is_the_ledgers(cloud, kind):
 def billed(entry):
     """Whole seconds that an entry of the ledger bills: a minute at least."""
     return max(60, math.ceil(round(entry.seconds, 3)))
+
+
+def test_a_task_is_told_what_the_budget_pays(cloud):
+    """The scheduler's task has in its environment for how long the budget pays; workers are told nothing of it."""
+    estate = an_estate("told", n_workers=1, budget="1 USD")
+    estate.reconcile([])
+    ecs = boto3.client("ecs")
+    ids = [estate.scheduler.id, *estate.machines]
+    scheduler, worker = (
+        {one["name"]: one["value"] for one in task["overrides"]["containerOverrides"][0]["environment"]}
+        for id in ids
+        for task in ecs.describe_tasks(cluster="dask", tasks=[id])["tasks"]
+    )
+    estate.remove()
+    boot = Boot.loads(scheduler[BOOT])
+    assert 0 < boot.leases.budget < 3600 / estate.provider.rate(estate.scheduler).per_hour
+    assert estate.provider.boot("scheduler").secret == boot.secret
+    assert BOOT not in worker
 
 
 def behind_a_gateway():
