@@ -133,6 +133,12 @@ def test_detach_says_what_goes_with_its_client(options, tmp_path):
         client.publish_dataset(total=client.submit(sum, futures))
         client.gather(futures)
         fire_and_forget(client.submit(finish, gate, proof))
+
+        def sent_off(dask_scheduler):
+            wanted = getattr(dask_scheduler.clients.get("fire-and-forget"), "wants_what", ())
+            return [len(task.who_wants) for task in wanted] == [1]
+
+        until(lambda: client.run_on_scheduler(sent_off), 30, "the work is sent off, and nobody's future")
         with pytest.warns(CloudWarning, match="5 results .* held by futures alone"):
             assert "left" == cluster.detach()
     with ProcessCluster.from_name("left", **options) as again, Client(again) as client:
