@@ -394,7 +394,7 @@ class Emulator:
         carries_runtime
             Whether the image has the runtime of this project.
         properties
-            `architectures`, `environ`, `entrypoint`: see `cloudprovider.emulator.images.Images.add`.
+            `architectures`, `carries_manager`, `environ`, `entrypoint`: see `cloudprovider.emulator.images.Images.add`.
         """
         given = {"name": name, "python": str(python), "carries_runtime": carries_runtime, **properties}
         self._ask("POST", "images", given)

@@ -126,6 +126,7 @@ class Images:
         *,
         python: str | Path = sys.executable,
         carries_runtime: bool = False,
+        carries_manager: bool = False,
         architectures: Sequence[str] = ARCHITECTURES,
         environ: Mapping[str, str] | None = None,
         entrypoint: Sequence[str] = (),
@@ -140,6 +141,8 @@ class Images:
             The executable that `python` is in it.
         carries_runtime
             Whether `cloudruntime` is installed in it.
+        carries_manager
+            Whether `cloudprovider` is, and with it the runtime.
         architectures
             Of `X86_64` and `ARM64`. Both run here; a machine of another is refused as the cloud would.
         environ
@@ -150,7 +153,8 @@ class Images:
         image = Image(
             name=name,
             python=str(python),
-            carries_runtime=carries_runtime,
+            carries_runtime=carries_runtime or carries_manager,
+            carries_manager=carries_manager,
             architectures=tuple(architectures),
             environ={**QUIET, **(environ or {})},
             entrypoint=tuple(entrypoint),

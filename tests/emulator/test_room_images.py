@@ -8,6 +8,7 @@ import distributed
 import pytest
 
 from cloudprovider.emulator.images import QUIET, ImageNotFound, Images, dask_image
+from cloudprovider.images import manager_image
 
 
 def test_dasks_own_image_is_there():
@@ -41,4 +42,4 @@ def test_added_image_is_there():
     assert added == images.find("mine:1")
     assert ("/images/python", True, ("ARM64",)) == (added.python, added.carries_runtime, added.architectures)
     assert {**QUIET, "A": "1"} == added.environ
-    assert {"mine:1", dask_image()} == {image.name for image in images}
+    assert {"mine:1", dask_image(), manager_image()} == {image.name for image in images}

@@ -17,6 +17,7 @@ from cloudprovider import tags as ledger
 from cloudprovider.emulator.aws_policy import Need, allows
 from cloudprovider.errors import CloudError, CredentialsError
 from cloudprovider.policies import listed
+from cloudprovider.providers import _ec2_manager, _ecs_manager
 from cloudprovider.providers.ec2 import EC2Config, EC2Provider
 from cloudprovider.providers.ec2 import policy as ec2_policy
 from cloudprovider.providers.ecs import ECSProvider, FargateConfig
@@ -339,6 +340,25 @@ def test_new_role_is_waited_for(service, bare):
     with bare.inject("role-propagation", seconds=1.0):
         [machine] = order(provider, "scheduler")
     assert machine in [one.id for one in provider.list("mine")]
+
+
+@BOTH
+def test_tunnel_ends_at_the_clusters_role(service, bare):
+    """Where the way to the scheduler is a tunnel, the role has what its far end needs, and is no larger than IAM takes."""
+    provider = make(service, tunnel=True)
+    boots = [provider.config.boot_for(role, provider.identity) for role in ("scheduler", "worker")]
+    provider.config = dataclasses.replace(
+        provider.config, tunnel=False
+    )  # a plugin need not be installed here
+    make_role = {"fargate": _ecs_manager.with_role, "ec2": _ec2_manager.make_role}[service]
+    provider.prepare(boots, make_secrets(provider.identity))
+    assert "ssmmessages:" not in own_policy()
+
+    landing = provider._landing if service == "fargate" else provider._plan.landing
+    make_role(provider.aws, dataclasses.replace(provider.config, tunnel=True), provider.identity, landing)
+    assert "ssmmessages:OpenDataChannel" in own_policy()
+    # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
+    assert len(own_policy()) < 10_240
 
 
 def test_containers_share_the_task(bare):
