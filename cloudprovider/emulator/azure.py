@@ -5,9 +5,11 @@ https://learn.microsoft.com/rest/api/azure/ describes what all its operations ha
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import time
+import uuid
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -81,7 +83,7 @@ class Azure:
         self.store = Store()
         self.services.has_group = lambda name: name.lower() in self.store.groups
         self.calls: list[Call] = self.services.calls
-        self.actions: Mapping[tuple[str, str], Action] = {}
+        self.actions: Mapping[tuple[str, str], Action] = {("POST", "logins"): self._login}
         self._pending = Operations(account, self.front)
         self._rights = Rights(account, self.services)
         self._limits = Limits(account)
@@ -119,6 +121,18 @@ class Azure:
             "REQUESTS_CA_BUNDLE": bundle,
             "SSL_CERT_FILE": bundle,
         }
+
+    def _login(self, rest: str, given: dict[str, Any]) -> Any:
+        """Make an application that may do what roles allow, or let one do that; its credentials."""
+        client, secret = str(uuid.uuid5(uuid.NAMESPACE_DNS, rest)), SECRET
+        principal = self.services.directory.find(client) or self.services.directory.register(client, secret)
+        roles = [json.loads(text) for text in given["policies"]]
+        permissions = {
+            kind: sorted({one for role in roles for one in role.get(kind, ())})
+            for kind in ("Actions", "DataActions")
+        }
+        self.services.roles.login(principal.object_id, permissions)
+        return {"AZURE_CLIENT_ID": client, "AZURE_CLIENT_SECRET": secret}
 
     def machines(self) -> list[EmulatedMachine]:
         """Every machine, the ones that ended a while ago included."""
@@ -171,6 +185,7 @@ class Azure:
                 start=start,
                 end=time.time(),
                 error=error,
+                **self.services.roles.recorder.told(),
             )
             self.calls.append(call)
 
@@ -255,6 +270,7 @@ class Azure:
         request.operation = "Operations.Get"
         self._wait(request)
         self._refused(request)
+        self._rights.require(request)
         remaining = self._limits.take(request, "", caller)
         with self.account.lock:
             done = poll["what"].lower() == "operationresults"

@@ -9,12 +9,14 @@ import datetime as dt
 import functools
 import re
 import time
+import uuid
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from cloudprovider.emulator.azure_builtin_roles import BUILT_IN, Role
 from cloudprovider.emulator.azure_wire import PERSON, SUBSCRIPTION, TENANT, AzureError, check_body
+from cloudprovider.emulator.records import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -128,6 +130,7 @@ class Roles:
             name=PERSON, scope=f"/subscriptions/{SUBSCRIPTION}", role=OWNER, principal=PERSON, made=0.0
         )
         self._assignments = {owner.id.lower(): owner}
+        self.recorder = Recorder()
 
     def handler(self, request: Request) -> Callable[[Request], tuple[int, Any]] | None:
         """What answers a call; None when it is another's."""
@@ -144,15 +147,22 @@ class Roles:
 
     def allows(self, object_id: str, action: str, scope: str, *, data: bool = False) -> bool:
         """Whether an assignment on a scope or one above gives this to a principal."""
-        oldest = time.time() - self._delay_s()
+        allowed = any(_gives(role, action, data=data) for role in self.given(object_id, scope))
+        self.recorder.heard(action, scope, denied=not allowed, own=object_id == PERSON)
+        return allowed
+
+    def login(self, object_id: str, permissions: dict[str, list[str]]) -> None:
+        """Let a principal have one role on the subscription, with these permissions and no others."""
+        scope, name = f"/subscriptions/{SUBSCRIPTION}", str(uuid.uuid5(uuid.NAMESPACE_OID, object_id))
+        role = Role(
+            name=name, actions=tuple(permissions["Actions"]), data_actions=tuple(permissions["DataActions"])
+        )
+        made = _Assignment(name=name, scope=scope, role=name, principal=object_id, made=0.0)
         with self._account.lock:
-            for one in self._assignments.values():
-                definition = self._definitions.get(one.role)
-                if one.principal != object_id or definition is None or one.made > oldest:
-                    continue
-                if _within(scope, one.scope) and _gives(definition.role, action, data=data):
-                    return True
-        return False
+            self._definitions[name] = _Definition(
+                id=name, role=role, description=name, scopes=[scope], own=True
+            )
+            self._assignments[made.id.lower()] = made
 
     def given(self, object_id: str, scope: str) -> list[Role]:
         """The roles that a principal has on a scope, by assignments on it or above."""

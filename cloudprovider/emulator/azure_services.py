@@ -231,7 +231,12 @@ class AzureServices:
             return written(Reply(body=AzureError(500, error, repr(bug)).document(), status=500))
         finally:
             call = Call(
-                service="keyvault", operation=request.operation, start=start, end=time.time(), error=error
+                service="keyvault",
+                operation=request.operation,
+                start=start,
+                end=time.time(),
+                error=error,
+                **self.roles.recorder.told(),
             )
             self.calls.append(call)
 

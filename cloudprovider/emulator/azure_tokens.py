@@ -96,6 +96,10 @@ class Directory:
         """A principal; None when there is none."""
         return self._principals.get(object_id)
 
+    def find(self, client_id: str) -> Principal | None:
+        """The application of this id; None when there is none."""
+        return self._secrets.get(client_id, (None, ""))[0]
+
     def born(self, object_id: str) -> float | None:
         """When a principal was made; None when there is none."""
         return self._born.get(object_id) if object_id in self._principals else None

@@ -92,7 +92,10 @@ def _of_instance(given: Document, project: str, zone: str, name: str) -> Iterato
     where = Place(project, f"zones/{zone}", "instances", name)
     kind = TYPES["instances"]
     if given.get("disks"):
-        yield "compute.disks.create", Place(project, f"zones/{zone}", "disks", name).path, TYPES["disks"]
+        disk = Place(project, f"zones/{zone}", "disks", name).path
+        yield "compute.disks.create", disk, TYPES["disks"]
+        if any((one.get("initializeParams") or {}).get("labels") for one in given["disks"]):
+            yield "compute.disks.setLabels", disk, TYPES["disks"]
     for one in (given.get("networkInterfaces") or [])[:1]:
         subnet = _subnetwork(one, project, zone)
         yield "compute.subnetworks.use", subnet.path, ""

@@ -46,7 +46,10 @@ class GCP:
         self.compute = Compute(account, self.services)
         self.calls: list[Call] = []
         self.asides: Mapping[str, Aside] = {"gce": self.compute.metadata.answer}
-        self.actions: Mapping[tuple[str, str], Action] = {("POST", "services"): self._disable}
+        self.actions: Mapping[tuple[str, str], Action] = {
+            ("POST", "services"): self._disable,
+            ("POST", "logins"): self._login,
+        }
         self._buckets: dict[tuple[str, str], Bucket] = {}
         key = account.room.folder / "person.json"
         key.unlink(missing_ok=True)
@@ -102,8 +105,9 @@ class GCP:
             error = "EmulatorBug"
             return _refusal(GCPError(500, repr(bug), reason="backendError"))
         finally:
+            needs = self.services.recorder.told()
             self.calls.append(
-                Call(service=service, operation=operation, start=start, end=time.time(), error=error)
+                Call(service=service, operation=operation, start=start, end=time.time(), error=error, **needs)
             )
 
     @staticmethod
@@ -184,6 +188,15 @@ class GCP:
         """Let an API be one that the project has not enabled."""
         self.services.disable(f"{rest}.googleapis.com")
         return {}
+
+    def _login(self, rest: str, given: dict[str, Any]) -> Any:
+        """Make a service account that has the permissions of roles, or give one those; what names its key."""
+        email = self.services.iam.login(rest, [json.loads(role) for role in given["policies"]])
+        file = self._key.with_name(f"{rest}.json")
+        if not self.services.tokens.key_ids(email):
+            file.touch(mode=0o600)
+            file.write_text(json.dumps(self.services.tokens.shared_key(email)), encoding="utf-8")
+        return {"GOOGLE_APPLICATION_CREDENTIALS": str(file)}
 
     def machines(self) -> list[EmulatedMachine]:
         """Every machine, the ones that ended a while ago included."""

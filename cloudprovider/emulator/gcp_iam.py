@@ -12,7 +12,7 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
-from cloudprovider.emulator.gcp_policies import Policies
+from cloudprovider.emulator.gcp_policies import WITH_CONDITIONS, Policies
 from cloudprovider.emulator.gcp_roles import Roles
 from cloudprovider.emulator.gcp_tokens import Tokens, downloaded
 from cloudprovider.emulator.gcp_wire import DEFAULT_ACCOUNT, NUMBER, PERSON, PROJECT, GCPError
@@ -104,6 +104,23 @@ class IAM:
         if email not in self._accounts:
             raise GCPError(404, f"Unknown service account: {given}.")
         return getattr(self, f"_{act}")(request, resource)
+
+    def login(self, name: str, roles: list[dict[str, Any]]) -> str:
+        """Let a service account have the permissions of these roles and no others; its email."""
+        email, project = f"{name}@{PROJECT}.iam.gserviceaccount.com", f"projects/{PROJECT}"
+        permissions = sorted({one for role in roles for one in role["includedPermissions"]})
+        id = f"login.{name.replace('-', '_')}"
+        with self._account.lock:
+            self._accounts.setdefault(email, _service_account(email, name))
+            if self.roles.has(f"{project}/roles/{id}"):
+                self.roles.patch(f"{project}/roles/{id}", {"includedPermissions": permissions}, ())
+            else:
+                made = self.roles.create(id, {"title": name, "includedPermissions": permissions})
+                policy = self.policies.get(project, WITH_CONDITIONS)
+                binding = {"role": made["name"], "members": [f"serviceAccount:{email}"]}
+                bindings = [*policy["bindings"], binding]
+                self.policies.set(project, {**policy, "bindings": bindings, "version": WITH_CONDITIONS})
+        return email
 
     # -- service accounts ------------------------------------------------------------------------------
 

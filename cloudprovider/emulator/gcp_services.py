@@ -12,6 +12,7 @@ from cloudprovider.emulator.gcp_policies import WITH_CONDITIONS, canonical
 from cloudprovider.emulator.gcp_secrets import SecretManager
 from cloudprovider.emulator.gcp_tokens import CLOUD_PLATFORM
 from cloudprovider.emulator.gcp_wire import NUMBER, PERSON, PROJECT, UNIVERSE, GCPError
+from cloudprovider.emulator.records import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,6 +74,7 @@ class GCPServices:
         self._account = account
         self._enabled = dict.fromkeys(SERVICES, True)
         self._operations: dict[str, dict[str, Any]] = {}
+        self.recorder = Recorder()
         self.iam = IAM(account, self.require)
         self.tokens = self.iam.tokens
         self.secrets = SecretManager(account, self.require, self.iam.policies)
@@ -121,6 +123,7 @@ class GCPServices:
         """Raise GCPError unless who makes the call may do this on a resource."""
         who = self.principal(request)
         why = self.may(who, permission, resource, type=type)
+        self.recorder.heard(permission, resource, denied=bool(why), own=who.email == PERSON)
         if request.service != "compute" and self._account.faults.hit("denied", request):
             why = _refusal(permission, resource)
         if why:

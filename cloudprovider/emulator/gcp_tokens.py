@@ -98,6 +98,11 @@ class Tokens:
         """Another key of a service account, as the file that is downloaded."""
         return self._kept(_Key(secrets.token_hex(20), email, jwt.made_key()))
 
+    def shared_key(self, email: str) -> dict[str, Any]:
+        """A key of a service account that is made at once: the owner's own numbers, under another id."""
+        private, _ = jwt.own_key()
+        return self._kept(_Key(secrets.token_hex(20), email, private))
+
     def _kept(self, key: _Key) -> dict[str, Any]:
         """The file of a key, which is known from now on.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Call", "EmulatedMachine", "LedgerEntry"]
+__all__ = ["Call", "EmulatedMachine", "LedgerEntry", "Recorder"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +105,28 @@ class EmulatedMachine:
     exit_code: int | None = None
     reason: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
+
+
+class Recorder(threading.local):
+    """What the calls of each thread need of their callers' rights, while they are answered."""
+
+    def __init__(self) -> None:
+        self._needs: list[dict[str, Any]] = []
+        self._denied = ""
+
+    def heard(self, action: str, resource: str, *, denied: bool, own: bool) -> None:
+        """Note what a call needs, unless it is the account's own, which may do everything."""
+        if own:
+            return
+        self._needs.append({"action": action, "resource": resource, "context": {}})
+        if denied and not self._denied:
+            self._denied = action
+
+    def told(self) -> dict[str, Any]:
+        """What the call that was just answered needed, as fields of its record; nothing is left of it here."""
+        said = {"needs": self._needs, "denied": self._denied}
+        self._needs, self._denied = [], ""
+        return said
 
 
 def document(record: Call | LedgerEntry | EmulatedMachine) -> dict[str, Any]:

@@ -206,7 +206,10 @@ def store(azure: Azure, config: AzureVMConfig, plan: Plan, machine: str, client:
     except CredentialsError as error:
         if _azure_secrets.FORBIDDEN.isdisjoint(codes(error)):
             raise
-        _azure_roles.let_in(azure, plan.landing.group)
+        try:
+            _azure_roles.let_in(azure, plan.landing.group)
+        except CredentialsError as refused:
+            raise CredentialsError(f"{error} {refused}") from refused
         _store(azure, plan, stored, fresh=True)
 
 

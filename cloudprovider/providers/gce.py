@@ -205,7 +205,7 @@ class GCEProvider(Provider):
 
     def expired(self) -> tuple[str, ...]:
         """The clusters whose `expires` has passed, and that have left something but no live machine."""
-        over = ends.expired(self.gcp, self._host, time.time())
+        over = ends.expired(self.gcp, self._host)
         return tuple(name for name in over if not self.list(name))
 
     def sweep_expired(self) -> tuple[str, ...]:
@@ -293,7 +293,8 @@ class GCEProvider(Provider):
     def _bind(self, landing: land.Landing) -> None:
         """Give the landing's own accounts what they may do for this cluster."""
         machine = "" if self.config.service_account else landing.account
-        scheduler = "" if self.config.scheduler_service_account else landing.scheduler
+        apart = landing.scheduler != landing.account and not self.config.scheduler_service_account
+        scheduler = landing.scheduler if apart else ""
         rights.bind(self.gcp, machine, scheduler, self.identity, fresh=landing.fresh)
 
     def _short(self, error: CloudError, made: int, count: int) -> CloudError:

@@ -13,7 +13,7 @@ from contract import until
 from cloudprovider.errors import CapacityError, CloudError, ConfigError, CredentialsError, QuotaError
 from cloudprovider.provider import State
 from cloudprovider.providers._azure import Azure
-from cloudprovider.providers.azure import AzureProvider, AzureVMConfig, policy
+from cloudprovider.providers.azure import AzureProvider, AzureVMConfig
 from cloudprovider.security import make_secrets
 
 SIZE = "Standard_D2s_v5"
@@ -108,33 +108,6 @@ def test_who_may_not_give_roles_is_told_the_commands(cloud):
     assert "Key Vault" not in str(told.value)
     assert "--assignee-object-id" in str(told.value)
     cloud.clear()
-    assert [] == cloud.leftovers()
-
-
-def test_a_whole_life_with_the_printed_roles(cloud):
-    """The role of landings is enough to make one, beside the role of managers, which is enough for all else."""
-
-    def allow(*names):
-        cloud.clear()
-        roles = [json.loads(policy(name)) for name in names]
-        # Who starts somebody's first cluster may give roles: what is given is checked, not who may.
-        cloud.inject("policy", allowed=[{"actions": role["Actions"], "notActions": []} for role in roles])
-
-    allow("azure", "azure-offers", "azure-landing")
-    prepared("first").sweep("first")
-    allow("azure", "azure-offers")
-    made = prepared("second")
-    scheduler = made.create(made.boot("scheduler"), 1).machines[0]
-    some = workers(made, 2).machines
-    provider("second").attach()
-    made.describe([scheduler.id, *(worker.id for worker in some)])
-    made.allow(["127.0.0.2/32"])
-    made.logs(scheduler.id)
-    made.quotas()
-    made.delete([some[0].id])
-    made.expired()
-
-    assert 2 <= len(made.sweep("second").machines)
     assert [] == cloud.leftovers()
 
 

@@ -455,60 +455,8 @@ def test_a_refusal_that_says_when_is_not_asked_sooner(cloud):
 # -- what the manager may do ---------------------------------------------------------------------------------
 
 
-def as_who_has(permissions: list[str], path) -> str:
-    """The key file of a new account that has these permissions alone."""
-    gcp = GCP()
-    where = "projects/dask-emulated"
-    account = gcp.ask("iam", "POST", f"{where}/serviceAccounts", {"accountId": "manager"})["email"]
-    role = {"title": "m", "stage": "GA", "includedPermissions": permissions}
-    gcp.ask("iam", "POST", f"{where}/roles", {"roleId": "manager", "role": role})
-    bindings = [
-        *project_policy(),
-        {"role": f"{where}/roles/manager", "members": [f"serviceAccount:{account}"]},
-    ]
-    body = {"policy": {"bindings": bindings, "version": 3}}
-    gcp.ask("cloudresourcemanager", "POST", f"{where}:setIamPolicy", body)
-    key = gcp.ask("iam", "POST", f"{where}/serviceAccounts/{account}/keys", {})
-    import base64
-
-    path.write_bytes(base64.b64decode(key["privateKeyData"]))
-    return str(path)
-
-
 def permissions(*names: str) -> list[str]:
     return sorted({one for name in names for one in json.loads(policy(name))["includedPermissions"]})
-
-
-def a_life(provider) -> None:
-    """All that a manager does."""
-    prepare(provider)
-    machine = scheduler(provider)
-    [worker] = workers(provider, 1).machines
-    provider.describe([machine.id, worker.id])
-    provider.allow(["198.51.100.8/32"])
-    provider.logs(machine.id)
-    provider.quotas()
-    assert make(provider.identity.name).attach().client
-    provider.delete([worker.id])
-    provider.sweep_expired()
-    assert () == provider.sweep(provider.identity.name).left
-
-
-def test_the_manager_s_role_is_enough(cloud, tmp_path, monkeypatch):
-    """A whole life needs no more than the printed roles say: with the landing to make, and without."""
-    whole = as_who_has(permissions("gcp", "gcp-landing"), tmp_path / "key.json")
-    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", whole)
-    a_life(make("one"))
-    assert [] == [line for line in cloud.leftovers() if "dask-one" in line]
-
-
-def test_a_role_without_the_landing_is_enough_with_an_account_of_the_user_s(cloud, tmp_path, monkeypatch):
-    """Who passes service_account= needs no right to give rights."""
-    prepared("first").sweep("first")
-    key = as_who_has(permissions("gcp"), tmp_path / "key.json")
-    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", key)
-    a_life(make("one", service_account=ACCOUNT))
-    assert [] == [line for line in cloud.leftovers() if "dask-one" in line]
 
 
 def test_the_roles_hold_permissions_of_known_services_only():
