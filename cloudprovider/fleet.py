@@ -161,7 +161,8 @@ class Fleet:
     @property
     def staying(self) -> dict[str, Machine]:
         """Live machines that have no notice."""
-        return {id: machine for id, machine in self.machines.items() if id not in self.leaving}
+        machines = [*self.machines.items()]  # a pass in another thread may change them meanwhile
+        return {id: machine for id, machine in machines if id not in self.leaving}
 
     @property
     def missing(self) -> int:
