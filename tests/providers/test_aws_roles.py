@@ -81,6 +81,7 @@ def beside(service, provider):
     return provider_class(config, provider.identity)
 
 
+KEYS = ("action", "resource", "context")
 #: What a role may do beside what its manager's calls need, and why.
 SPARE = {
     "worker_": "groups of workers have definitions of their own",
@@ -90,6 +91,20 @@ SPARE = {
     "key-pair/": "key_name= is the workers', too",
     "spot-instances-request/": "without spot='fallback' a spot order tags its request",
 }
+
+
+def spare(policy, calls) -> list[str]:
+    """What a policy allows that none of some calls needed, each action on each resource."""
+    needs = [Need(**{key: need[key] for key in KEYS}) for call in calls for need in call.needs]
+    return [
+        f"{action} {resource}"
+        for statement, action in statements(json.loads(policy))
+        for resource in listed(statement["Resource"])
+        if not any(
+            allows([{"Statement": [{**statement, "Action": action, "Resource": resource}]}], need)
+            for need in needs
+        )
+    ]
 
 
 @BOTH
@@ -114,19 +129,7 @@ def test_role_is_what_the_manager_needs(service, bare):
     calls = bare.calls[before:]
     assert [] == [call.denied for call in calls if call.denied]
 
-    needs = [
-        Need(**{k: need[k] for k in ("action", "resource", "context")}) for c in calls for need in c.needs
-    ]
-    spare = [
-        f"{action} {resource}"
-        for statement, action in statements(json.loads(role))
-        for resource in listed(statement["Resource"])
-        if not any(
-            allows([{"Statement": [{**statement, "Action": action, "Resource": resource}]}], need)
-            for need in needs
-        )
-    ]
-    assert [] == [one for one in spare if not any(re.search(why, one) for why in SPARE)]
+    assert [] == [one for one in spare(role, calls) if not any(re.search(why, one) for why in SPARE)]
 
 
 def fargate_tries(session, mine, machine):
@@ -263,6 +266,7 @@ def test_role_comes_and_goes_with_its_cluster(service, bare):
     with bare.active(bare.login(*map(print_policy, parts), name="people")):
         swept = make(service, "nobody").sweep("mine")
     assert ROLE in swept.resources
+    assert [] == spare(print_policy(f"{family}-roles"), bare.calls)
     until(lambda: not bare.leftovers(), 30, "nothing is left")
 
 
