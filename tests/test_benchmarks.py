@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 
 def test_imports(report):
     """The benchmark of imports times each case, and names the machine and the versions."""
@@ -35,3 +37,13 @@ def test_data_path(report):
         row["what"] for row in rows
     ]
     assert all(row["ProcessCluster / LocalCluster"] > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_listing(report):
+    """The benchmark of listing times the command with no machine and with some, and lists each of them."""
+    rows = report("listing.py", "--runs", "1", "--providers", "ec2", "--machines", "20", "--clusters", "2")[
+        "rows"
+    ]
+    assert [(0, 1), (20, 1)] == [(row["machines"], row["calls"]) for row in rows]
+    assert all(0 <= row["of these the cloud answers"] < row["seconds"] for row in rows)

@@ -244,10 +244,7 @@ def _candidates(where: Where, older_than: float | None) -> list[Home]:
         return homes
     oldest = time.time() - older_than
     old = [home for home in found_clusters(where) if home.created <= oldest]
-    return [
-        *homes,
-        *(dataclasses.replace(home, provider=where.provider(home.cloud, home.name)) for home in old),
-    ]
+    return [*homes, *(where.again(home) for home in old)]
 
 
 def _target(home: Home, *, force: bool) -> Target:

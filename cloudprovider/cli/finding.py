@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import threading
 import time
@@ -214,6 +215,11 @@ class Where:
             return Home(cloud=cloud, region=self.region, name=name, provider=provider, machines=machines)
 
         return list(self.ask(look).values())
+
+    def again(self, home: Home) -> Home:
+        """The same with a provider of its own name, which knows its scheduler's addresses."""
+        provider = self.provider(home.cloud, home.name)
+        return dataclasses.replace(home, provider=provider, machines=tuple(provider.list(home.name)))
 
     def home(self, name: str, *, ended: bool = False) -> Home:
         """Where the one running cluster of this name is.

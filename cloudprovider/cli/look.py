@@ -134,7 +134,7 @@ def look(home: Home) -> Look:
         home=home,
         owner=owner,
         ended=ended,
-        whys=_explained(provider, ended[:EXPLAINED], last_words(said[0])),
+        whys=_explained(provider, ended[:EXPLAINED], said[0]),
         bills=bills,
         bill=meter.bill(now),
         status=said[0],
@@ -196,14 +196,17 @@ def last_words(status: Mapping[str, Any]) -> dict[str, str]:
     return {word["id"]: word["logs"] for word in status.get("view", {}).get("words", ())}
 
 
-def _explained(provider: Provider, machines: Collection[Machine], words: Mapping[str, str]) -> Sequence[Why]:
-    """Why machines ended, by their last lines."""
+def _explained(provider: Provider, machines: Collection[Machine], status: Mapping[str, Any]) -> Sequence[Why]:
+    """Why machines ended, by their last lines and by what their scheduler heard of them."""
+    words = last_words(status)
+    heard = {left["machine"]: str(left["reason"]) for left in status.get("left", ())}
 
     def explain(machine: Machine) -> Why:
+        said = heard.get(machine.id, "")
         try:
-            return why(machine, words.get(machine.id) or provider.logs(machine.id, LAST_LINES))
+            return why(machine, words.get(machine.id) or provider.logs(machine.id, LAST_LINES), said)
         except CloudError:
-            return why(machine, "")
+            return why(machine, "", said)
 
     with ThreadPoolExecutor(WIDTH) as pool:
         return [*pool.map(explain, machines)]

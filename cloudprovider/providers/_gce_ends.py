@@ -72,17 +72,16 @@ CAUSES = causes(
 
 def instances(gcp: GCP, cluster: str | None) -> tuple[list[Any], bool]:
     """The instances of a cluster, or of all, 500 a call; and whether every zone answered."""
-    pages = gcp.pages(
-        "instances",
-        "aggregated_list",
+    pages = gcp.told(
+        "aggregated/instances",
         fields=wire.LISTED,
         filter=wire.cluster_filter(cluster),
-        max_results=wire.PAGE,
+        maxResults=wire.PAGE,
     )
-    scopes = [scope for page in pages for scope in page.items.values()]
-    silent = [scope for scope in scopes if scope.warning.code and scope.warning.code != NOTHING]
-    whole = not silent and not any(page.unreachables for page in pages)
-    return [instance for scope in scopes for instance in scope.instances], whole
+    scopes = [scope for page in pages for scope in page.get("items", {}).values()]
+    codes = {scope["warning"].get("code", "") for scope in scopes if "warning" in scope}
+    whole = codes <= {NOTHING} and not any(page.get("unreachables") for page in pages)
+    return [wire.Told(instance) for scope in scopes for instance in scope.get("instances", ())], whole
 
 
 def delete(gcp: GCP, machines: Mapping[str, str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from cloudprovider.providers import _gce_names as names
 from cloudprovider.providers._gce_boot import METADATA
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from cloudruntime.boot import Boot
 
@@ -300,6 +301,32 @@ LISTED = (
     "creationTimestamp,lastStartTimestamp,lastStopTimestamp,scheduling/provisioningModel,"
     "networkInterfaces(networkIP,accessConfigs/natIP))"
 )
+
+
+class Told:
+    """A part of an answer in JSON, by the names that the client's own classes have; what is not in it is empty."""
+
+    def __init__(self, said: Mapping[str, Any]) -> None:
+        self._said = said
+
+    def __getattr__(self, name: str) -> Any:
+        """What is said under a name."""
+        value = self._said.get(re.sub(r"_([a-z])", lambda found: found[1].upper(), name), {})
+        if isinstance(value, list):
+            return [Told(one) if isinstance(one, dict) else one for one in value]
+        return Told(value) if isinstance(value, dict) and name != "labels" else value
+
+    def __bool__(self) -> bool:
+        """Whether anything is said."""
+        return bool(self._said)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Nothing: a list that is said is a list."""
+        return iter(())
+
+    def __str__(self) -> str:
+        """Nothing: a word that is said is a word."""
+        return ""
 
 
 def machine(instance: Any) -> Machine:

@@ -318,7 +318,8 @@ class AzureProvider(Provider):
 
     def _noted(self, machine: Machine) -> Machine:
         """A machine with the addresses that are known of it, and why it could not be made."""
-        if machine.role == "scheduler" and machine.id not in self._addresses:
+        ours = machine.cluster == self.identity.name  # nobody wants to reach the schedulers of others
+        if ours and machine.role == "scheduler" and machine.id not in self._addresses:
             self._addresses[machine.id] = self._addresses_of(machine.id)
         private, public = self._addresses.get(machine.id, (None, None))
         machine = dataclasses.replace(machine, private_address=private, public_address=public)
