@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["Secrets", "client_security", "make_secrets", "secrets_of"]
 
 DAY = dt.timedelta(days=1)
+#: Long before any cluster.
+ALWAYS = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,14 +132,13 @@ def _certificate(
     def common_name(text: str) -> x509.Name:
         return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
-    now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(common_name(name))
         .issuer_name(common_name(issuer))
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - DAY)  # a machine's clock may be behind
+        .not_valid_before(ALWAYS)  # a clock, ours or a machine's, may be behind by any time
         .not_valid_after(until)
         .add_extension(
             x509.BasicConstraints(ca=authority, path_length=0 if authority else None), critical=True

@@ -275,8 +275,10 @@ class AWS:
     def pages(self, service: str, operation: str, key: str, /, **request: Any) -> list[Any]:
         """All items under `key` of a call that answers in pages."""
         with translated(self._translate):
-            pages = self.client(service).get_paginator(operation).paginate(**request)
-            return [item for page in pages for item in page.get(key, ())]
+            pages = [*self.client(service).get_paginator(operation).paginate(**request)]
+        for page in pages[-1:]:
+            self._hear(page)
+        return [item for page in pages for item in page.get(key, ())]
 
     def _session(self) -> Any:
         with self._lock:

@@ -72,7 +72,7 @@ def claim(
         return
     owner, service = _owner(aws, identity.name)
     if owner != identity or _stored(aws, identity.name) != secret:  # else it is a retried call
-        now = time.time()
+        now = aws.now()
         old = owner is not None and (owner.expires < now or owner.created < now - LEFT_S)
         if not old or service != config.service or live(identity.name):
             raise _taken(identity.name, owner, aws.region)

@@ -172,11 +172,11 @@ def clusters(aws: AWS) -> list[str]:
     return sorted(filter(None, every))
 
 
-def expired(aws: AWS, now: float) -> list[str]:
+def expired(aws: AWS) -> list[str]:
     """Clusters whose `expires` has passed and that have left more than expires by itself: two calls."""
     found = side_by_side([partial(_templates, aws, None), partial(shared.groups_of, aws, None)])
     owners = shared.owners_of([resource for some in found for resource in some], SERVICE)
-    return shared.overdue(owners, now)
+    return shared.overdue(owners, aws.now())
 
 
 def console(aws: AWS, id: str, lines: int) -> str:

@@ -215,13 +215,13 @@ def clusters(aws: AWS) -> list[str]:
     return sorted({cluster for family in families if (cluster := names.cluster_of(family))})
 
 
-def expired(aws: AWS, now: float) -> list[str]:
+def expired(aws: AWS) -> list[str]:
     """Clusters whose `expires` has passed: two calls, and one for each that has no group."""
     groups, known = side_by_side([partial(shared.groups_of, aws, None), partial(clusters, aws)])
     found = shared.owners_of(groups, SERVICE)
     bare = [name for name in known if name not in found]
     found |= {owner.name: owner for owner in side_by_side(partial(owner_of, aws, n) for n in bare) if owner}
-    return shared.overdue(found, now)
+    return shared.overdue(found, aws.now())
 
 
 def owner_of(aws: AWS, cluster: str) -> Identity | None:

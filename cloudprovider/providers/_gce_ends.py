@@ -275,10 +275,11 @@ def _owners(labels: Iterable[Mapping[str, str]]) -> list[Identity]:
     return [owner for owner in owners if owner]
 
 
-def expired(gcp: GCP, host: str, now: float) -> list[str]:
+def expired(gcp: GCP, host: str) -> list[str]:
     """Clusters whose `expires` has passed and that have left something: three calls."""
     found = side_by_side([partial(_secrets, gcp), partial(_rules, gcp, host), partial(_bindings, gcp)])
     owners = _owners(labels for some in found for labels in some)
+    now = gcp.now()
     return sorted({owner.name for owner in owners if owner.expires < now})
 
 

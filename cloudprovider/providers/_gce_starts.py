@@ -144,7 +144,7 @@ def claim(
     labels = _labels(gcp, identity.name)
     if labels.get(MARK) == _mark(secret):  # a retried call
         return
-    owner, now = ledger.identity(labels), time.time()
+    owner, now = ledger.identity(labels), gcp.now()
     old = owner is not None and (owner.expires < now or owner.created < now - LEFT_S)
     if (labels and not old) or live(identity.name):
         raise _taken(identity.name, owner, gcp.project)

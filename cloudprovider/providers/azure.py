@@ -223,8 +223,8 @@ class AzureProvider(Provider):
     def expired(self) -> tuple[str, ...]:
         """The clusters whose `expires` has passed, and that have left something but no live machine."""
         self._settle()
-        now = self.azure.now()
         owners = ends.claims(self.azure, self._group).values()
+        now = self.azure.now()
         over = sorted(owner.name for owner in owners if owner.expires < now)
         return tuple(name for name in over if not self.list(name))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import re
 import threading
-import time
 import uuid
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -224,7 +223,7 @@ class EC2Provider(Provider):
 
     def expired(self) -> tuple[str, ...]:
         """The clusters whose `expires` has passed, and that have left something but no live machine."""
-        return tuple(name for name in ends.expired(self.aws, time.time()) if not self.list(name))
+        return tuple(name for name in ends.expired(self.aws) if not self.list(name))
 
     def sweep_expired(self) -> tuple[str, ...]:
         """Remove what `expired` clusters left; return their names."""

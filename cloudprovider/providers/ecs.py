@@ -6,7 +6,6 @@ import dataclasses
 import math
 import re
 import threading
-import time
 import uuid
 from dataclasses import dataclass, field
 from functools import partial
@@ -508,7 +507,7 @@ class ECSProvider(Provider):
 
     def expired(self) -> tuple[str, ...]:
         """The clusters whose `expires` has passed, and that have left something but no live machine."""
-        return tuple(name for name in ends.expired(self.aws, time.time()) if self._is_abandoned(name))
+        return tuple(name for name in ends.expired(self.aws) if self._is_abandoned(name))
 
     def sweep_expired(self) -> tuple[str, ...]:
         """Remove what `expired` clusters left; return their names."""
