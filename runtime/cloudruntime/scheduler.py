@@ -93,6 +93,21 @@ class Lead:
         return {"manager": self.manager, "who": self.who, "said_s": said_s, "term": self.term}
 
 
+class Idleness:
+    """How long there has been nothing to do, whatever happens to the time of day, by which distributed goes."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._begun = 0.0
+
+    def seconds(self, since: float | None) -> float:
+        """Seconds since distributed first said that there is nothing to do since then; None is that there is."""
+        now = time.monotonic()
+        if since is None or since != self._since:
+            self._since, self._begun = since, now
+        return now - self._begun
+
+
 class Leases(SchedulerPlugin):  # type: ignore[misc]
     """Answers for the cluster's lease, and ends its workers before the scheduler."""
 
@@ -110,6 +125,7 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
         self.words: deque[tuple[str, str]] = deque(maxlen=50)
         self.page: Any = None
         self.started = time.time()
+        self.idleness = Idleness()
         self.over = asyncio.Event()
 
     async def start(self, scheduler: Scheduler) -> None:
@@ -275,7 +291,6 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
     def facts(self) -> Facts:
         """What the supervisor decides by."""
         scheduler = self.scheduler
-        idle_since = scheduler.check_idle()
         return Facts(
             clients=len(self.clients()),
             working=bool(
@@ -283,7 +298,7 @@ class Leases(SchedulerPlugin):  # type: ignore[misc]
                 or scheduler.unrunnable
                 or any(ws.processing for ws in scheduler.workers.values())
             ),
-            idle_s=max(0.0, time.time() - idle_since) if idle_since else 0.0,
+            idle_s=self.idleness.seconds(scheduler.check_idle()),
             renewed_s=None if self.renewed is None else time.monotonic() - self.renewed,
             budget_s=budget["left_s"] if (budget := self.paying()) else None,
         )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 from cloudruntime.boot import Leases
 from cloudruntime.exits import Exit
+from cloudruntime.scheduler import Idleness
 from cloudruntime.watchdog import SILENCE_S, Facts, SchedulerLife, WorkerLife
 from hypothesis import given
 from hypothesis import strategies as st
@@ -151,3 +154,13 @@ def test_silence_is_work():
 
     life = life.heard(Facts(idle_s=1500.0), 1500.0)
     assert life.due(1500.0, 0) is None, "what was done in silence was work until now"
+
+
+def test_idleness_goes_by_no_time_of_day():
+    """A clock that jumps, ahead or back, makes a cluster with nothing to do neither busy nor idle for longer."""
+    idleness, behind, ahead = Idleness(), time.time() + 3600, time.time() - 3600
+    for said in (behind, ahead):
+        assert 0.1 > idleness.seconds(said)
+        time.sleep(0.2)
+        assert 0.2 <= idleness.seconds(said) < 60
+    assert 0.0 == idleness.seconds(None), "there is work"
