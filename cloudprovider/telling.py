@@ -42,6 +42,7 @@ class TellingCluster(ScalingCluster):
         """Tell when there is news; stop where nobody listens."""
         obituaries = views.Obituaries(self.estate, self._noticed)
         told: dict[str, Any] | None = None
+        complaint = ""
         while self.status == Status.running:
             try:
                 if not (self.sees and self._lead.ours):
@@ -55,9 +56,10 @@ class TellingCluster(ScalingCluster):
             except (CloudError, OSError) as error:
                 logger.debug("The scheduler was not told what there is: %s", error)
                 told = None
-            except Exception:  # a page is no reason to trouble anybody
-                logger.exception("The scheduler is told no more of what there is")
-                return
+            except Exception as error:  # a page is no reason to trouble anybody
+                if str(error) != complaint:
+                    logger.exception("The scheduler could not be told what there is")
+                told, complaint = None, str(error)
             await asyncio.sleep(TELL_S)
 
     def _noticed(self, machine: str) -> str:

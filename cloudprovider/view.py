@@ -168,9 +168,8 @@ class Obituaries:
         CloudError
             When the cloud does not say; the next time it is asked again.
         """
-        died = [
-            machine for machine in self._estate.fleet.ended.values() if not RETURNED.fullmatch(machine.reason)
-        ]
+        ended = list(self._estate.fleet.ended.values())  # a pass may go on beside this
+        died = [machine for machine in ended if not RETURNED.fullmatch(machine.reason)]
         words = []
         for machine in [one for one in died[-MOURNED:] if one.id not in self._over][:AT_ONCE]:
             said = self._estate.why(machine.id, self._heard(machine.id))

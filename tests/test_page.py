@@ -339,6 +339,8 @@ async def test_nothing_about_the_page_breaks_the_scheduler(caplog):
     plugin = leases()
     async with Scheduler(dashboard=False, plugins=[plugin], **OPTIONS):
         assert await plugin.cloud_tell(view=told())  # kept, although nobody can look
+        assert await plugin.cloud_tell(view={"machines": [{"name": "of another version"}]})
+        assert "FargateCluster" in plugin.page.drawn()["head"]
         plugin.page.view = {"machines": [{"id": "of another version"}]}
         drawn = plugin.page.drawn()
         assert "This part could not be drawn: KeyError" in drawn["machines"]
@@ -389,13 +391,14 @@ async def test_the_page_lives_in_a_real_browser(tmp_path):
         ProcessCluster(n_workers=2, asynchronous=True, **options) as cluster,
         chromium(tmp_path / "profile") as browser,
     ):
+        await cluster.wait_for_workers(2, timeout=60)
         dies, stays = cluster.fleet.machines
         await browser.open(cluster.dashboard_link)
         await browser.text(until="Cloud")
         await browser.run(
             "[...document.querySelectorAll('.navbar a')].find(a => a.text.trim() == 'Cloud').click()"
         )
-        page = await browser.text(until="working", within=60)
+        page = await browser.text(until="workers' boot", within=60)
         for word in ("ProcessCluster 'seen'", dies, stays, "spent", "an hour", "workers' boot", "Led by"):
             assert word in page
         assert "last words" not in page

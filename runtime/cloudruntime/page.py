@@ -129,6 +129,12 @@ class Page:
 
     def tell(self, view: dict[str, Any]) -> None:
         """Take in what a manager knows."""
+        try:
+            self._take_in(view)
+        except Exception as error:  # noqa: BLE001  (a manager of another version)
+            self._failure("view", error)
+
+    def _take_in(self, view: dict[str, Any]) -> None:
         for word in view.pop("words", ()):
             self.words[word["id"]] = {**word, "logs": str(word.get("logs", ""))[-LONGEST:]}
         for id in list(self.words)[:-DEAD]:
@@ -141,7 +147,12 @@ class Page:
 
     async def status(self) -> dict[str, Any]:
         """What `cloud_status` says without a page, and in `view` all that is shown."""
-        return {**await self.leases.cloud_status(), "view": self.facts()}
+        known = await self.leases.cloud_status()
+        try:
+            return {**known, "view": self.facts()}
+        except Exception as error:  # noqa: BLE001  (who asks for the leases is to hear of them)
+            self._failure("status", error)
+            return known
 
     def facts(self) -> dict[str, Any]:
         """All that is shown: what was told, and what the scheduler knows at this moment."""
@@ -456,7 +467,7 @@ def _interruptions(facts: Mapping[str, Any]) -> str:
         return ""
     cells = "".join(
         f"<tr><td class=t>{_moment(when)}</td><td class=w>{_text(what)}</td><td class=w>{_text(became)}</td></tr>"
-        for when, what, became in sorted(rows, key=lambda row: -float(row[0]))
+        for when, what, became in sorted(rows, key=lambda row: -float(row[0]))[:DEAD]
     )
     return f"<h2>Interruptions</h2><table><tbody>{cells}</tbody></table>"
 
