@@ -77,7 +77,9 @@ class Metadata:
             node = node[part]
             if callable(node):
                 node = node(query)
-                kind = "application/json" if str(node).startswith("{") else kind  # tokens are, and lists never
+                kind = (
+                    "application/json" if str(node).startswith("{") else kind
+                )  # tokens are, and lists never
         if not isinstance(node, dict):
             text = json.dumps(node) if query.get("alt") == "json" or isinstance(node, list) else str(node)
             return _said(200, text, kind=kind, etag=True)
