@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from cloudprovider import errors, templates
-from cloudprovider.cli import COMMANDS, cloud
+from cloudprovider.cli import COMMANDS, cloud, plain_errors
 from cloudprovider.cli.codes import CODES, Code, code_of
 from cloudprovider.cli.text import columns, length, strong, wrapped
 
@@ -193,6 +193,13 @@ def test_every_error_has_its_code():
     }
     assert kinds == {kind: code_of(kind("x")) for kind in kinds}
     assert set(Code) == set(CODES)
+
+
+def test_interrupted():
+    """Ctrl-C ends a command with the code that shells give it, and without a traceback."""
+    with pytest.raises(SystemExit) as end, plain_errors():
+        raise KeyboardInterrupt
+    assert Code.interrupted == end.value.code
 
 
 def test_every_command_speaks_json():

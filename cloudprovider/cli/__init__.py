@@ -46,6 +46,10 @@ def plain_errors() -> Iterator[None]:
         yield
     except BrokenPipeError:  # who read what we wrote has gone: click's own matter
         raise
+    except KeyboardInterrupt as error:
+        from cloudprovider.cli.codes import Code
+
+        raise SystemExit(Code.interrupted) from error
     except (CloudError, ImportError, OSError) as error:
         from cloudprovider.cli.codes import Failure
 

@@ -70,7 +70,11 @@ def _agree(what: str, *, yes: bool) -> None:
         raise Failure(
             f"{what}: this takes --yes where nobody can be asked. Nothing was done.", Code.unconfirmed
         )
-    if not click.confirm(f"{what}?", err=True):
+    try:
+        agreed = click.confirm(f"{what}?", err=True)
+    except click.Abort:  # Ctrl-C
+        agreed = False
+    if not agreed:
         raise Failure("Nothing was done.", Code.unconfirmed)
 
 

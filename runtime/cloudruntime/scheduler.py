@@ -90,7 +90,8 @@ class Lead:
     def record(self) -> dict[str, Any]:
         """What managers want to know of it, as JSON."""
         said_s = time.monotonic() - self.said
-        return {"manager": self.manager, "who": self.who, "said_s": said_s, "term": self.term}
+        facts = {"manager": self.manager, "who": self.who, "term": self.term, "standby": self.standby}
+        return {**facts, "said_s": said_s}
 
 
 class Idleness:
