@@ -17,6 +17,7 @@ from contract import until
 
 from cloudprovider import CapacityError, CloudError, CredentialsError, QuotaError, discovery
 from cloudprovider.cli import cloud as command_line
+from cloudprovider.policies import Wanted, document
 from cloudprovider.providers import _gcp
 from cloudprovider.providers.local import LocalConfig, LocalProvider
 
@@ -73,6 +74,8 @@ class Account:
     hasty: ClassVar[dict[str, Any]] = {}
     #: What Python's audit events call a call that can change something.
     events: ClassVar[tuple[str, ...]] = ("http.client.send",)
+    #: What whoever starts clusters may do, and nothing else.
+    policies: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, cloud: Any) -> None:
         self.cloud = cloud
@@ -84,6 +87,17 @@ class Account:
     def start(self, **options: Any) -> Any:
         """Start a cluster, the smallest unless `options` say otherwise."""
         return discovery.cluster_class(self.name)(**{**self.options, **options})
+
+    @contextlib.contextmanager
+    def least(self) -> Iterator[None]:
+        """Let what is started in a block have the least rights, all its life: the printed policies' and no others."""
+        if not self.policies:
+            yield
+            return
+        where = {} if self.name == "azure" else {"account": "123456789012", "region": "us-east-1"}
+        shipped = [document(name, Wanted(**where)) for name in self.policies]
+        with self.cloud.active(self.cloud.login(*shipped, name="manager")):
+            yield
 
     def find(self, name: str, **options: Any) -> Any:
         """Attach to a cluster by its name."""
@@ -206,6 +220,7 @@ class Fargate(AWS):
     """AWS Fargate."""
 
     name = "fargate"
+    policies = ("aws-fargate", "aws-fargate-landing")
     options: ClassVar = SMALL
     orders = ("RunTask",)
     over = frozenset({"STOPPED"})
@@ -236,6 +251,7 @@ class ECS(Fargate):
     """An Amazon ECS cluster of the user's, with a container instance that has room for eight machines."""
 
     name = "ecs"
+    policies = ("aws-ecs", "aws-ecs-landing")
     options: ClassVar = {**SMALL, "ecs_cluster": BATCH, "allow_from": "127.0.0.0/8"}
     spot = False
     refusals = (
@@ -297,6 +313,7 @@ class EC2(AWS):
     """Amazon EC2."""
 
     name = "ec2"
+    policies = ("aws-ec2", "aws-ec2-landing")
     options: ClassVar = {
         "progress": False,
         "instance_type": "m7i.large",
@@ -329,6 +346,7 @@ class GCP(Account):
     """Google Compute Engine."""
 
     name = "gcp"
+    policies = ("gcp", "gcp-landing")
     emulator = "gcp"
     options: ClassVar = {
         "progress": False,
@@ -369,6 +387,7 @@ class Azure(Account):
     """Azure virtual machines."""
 
     name = "azure"
+    policies = ("azure", "azure-offers", "azure-landing")
     emulator = "azure"
     options: ClassVar = {
         "progress": False,

@@ -11,9 +11,11 @@ from cloudprovider.events import Phase
 
 
 def test_a_life(account):
-    """It starts in two orders, computes, scales with its data, replaces what is lost, bills, leaves nothing."""
+    """By least rights it starts in two orders, computes, scales, replaces what is lost, bills, leaves nothing."""
     before = account.ordered()
-    with account.start(name="life", n_workers=2) as cluster, Client(cluster) as client:
+    with account.least():
+        started = account.start(name="life", n_workers=2)
+    with started as cluster, Client(cluster) as client:
         client.wait_for_workers(2, timeout=60)
         assert account.calls_to_start(2) == account.ordered() - before or account.name == "local"
         assert cluster.observed == cluster.requested == cluster.plan == set(cluster.workers)

@@ -26,9 +26,9 @@ from rights import (
     live,
 )
 
-#: The lives that are measured; those on Azure take its SDK too long for every run.
+#: The lives that are measured; those on Azure take its SDK too long for every run, and ECS has part of Fargate's.
 KINDS = {kind.__name__: kind for kind in (Fargate, ECS, EC2, GCP, AzureLanding, Azure)}
-LONG = ("AzureLanding", "Azure")
+LONG = ("ECS", "AzureLanding", "Azure")
 #: What a shipped policy allows beside what a life needs, and why.
 REASONS = {
     ("aws-fargate", "role/dask-*-"): "who sweeps an autonomous cluster sees that it has no role of its own",
@@ -128,7 +128,7 @@ def test_whole_life_of_a_colleague(bare_processes, kind):
     assert live(cloud, life, own) <= set(TRIED)
 
 
-@pytest.mark.parametrize("kind", ["Fargate", "ECS", "EC2"])
+@pytest.mark.parametrize("kind", ["Fargate", pytest.param("ECS", marks=pytest.mark.slow), "EC2"])
 def test_no_resource_is_too_many(grown, kind):
     """Each resource that a policy of AWS names is one that a life needs, or there is a reason."""
     spare = [

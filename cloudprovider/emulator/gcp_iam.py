@@ -71,6 +71,7 @@ class IAM:
         self._account, self._require = account, require
         self._accounts = {email: _service_account(email, name) for email, name in _FIRST.items()}
         self._born: dict[str, float] = {}
+        self._people = {*_FIRST}
         self.roles = Roles(account.lock)
         self.policies = Policies(account, self.roles, self.has_account)
         self.tokens = Tokens(account, self._accounts.__contains__)
@@ -112,6 +113,7 @@ class IAM:
         id = f"login.{name.replace('-', '_')}"
         with self._account.lock:
             self._accounts.setdefault(email, _service_account(email, name))
+            self._people.add(email)
             if self.roles.has(f"{project}/roles/{id}"):
                 self.roles.patch(f"{project}/roles/{id}", {"includedPermissions": permissions}, ())
             else:
@@ -132,7 +134,7 @@ class IAM:
     def accounts(self) -> list[str]:
         """The emails of those that somebody made."""
         with self._account.lock:
-            return [email for email in self._accounts if email not in _FIRST]
+            return [email for email in self._accounts if email not in self._people]
 
     def described(self, email: str) -> str:
         """What is said of an account."""
