@@ -258,8 +258,12 @@ class LeadingCluster(ScalingCluster):
 
     async def _meet_strangers(self) -> None:
         """Keep machines that Dask sees and that a manager before us ordered in its last moment."""
+        if not self.config.autonomous:
+            return
         known = self.fleet.machines.keys() | self.fleet.ended.keys() | self._met
-        if self.config.autonomous and (strangers := self._arrived() - known):
+        # Of who is not known nobody knows whether its name is a machine's, or has the number of a process.
+        names = [{name, name.rpartition("-")[0]} for name in map(str, self.observed)]
+        if strangers := {name for both in names if not both & known for name in both}:
             self._met |= strangers  # the cloud is asked once
             await self._call(self.estate.meet, strangers)
             if self._adaptive is None:

@@ -147,9 +147,15 @@ def check_role(account) -> None:
 
 
 def test_an_idle_cluster_ends(account):
-    """Without work it ends, and its manager with it, though nobody is there."""
+    """A machine too many, that a manager ordered in its last moment, is returned; without work all ends by itself."""
     with account.start(name="idle", autonomous=True, idle_timeout="5 s") as cluster:
         first, log = manager("idle")
+        with Client(cluster) as client:
+            work = client.submit(int, resources={"nobody has": 1})
+            [machine] = cluster.provider.create(cluster.estate._worker_boot(), 1).machines
+            until(lambda: machine.id in cluster.fleet.ended, 90, "nobody wanted it")
+            assert set() == workers(cluster.provider, "idle")
+            work.release()
         cluster.detach()
     until(lambda: not account.running(), 90, "it ends without work")
     until(lambda: not first.is_running(), 30, "the manager ends with it")
