@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from cloudprovider import errors, templates
 from cloudprovider.cli import COMMANDS, cloud, plain_errors
+from cloudprovider.cli.asking import in_words
 from cloudprovider.cli.codes import CODES, Code, code_of
 from cloudprovider.cli.text import columns, length, strong, wrapped
 
@@ -193,6 +194,15 @@ def test_every_error_has_its_code():
     }
     assert kinds == {kind: code_of(kind("x")) for kind in kinds}
     assert set(Code) == set(CODES)
+
+
+def test_what_a_cluster_is_in_use_for():
+    """A client, work, or a manager is a use; the manager on the scheduler's own machine is none."""
+    nobody = {"clients": [], "working": False, "lead": None}
+    assert "" == in_words(nobody)
+    assert "" == in_words({**nobody, "lead": {"who": "itself", "standby": True}})
+    assert "led by me" == in_words({**nobody, "lead": {"who": "me", "standby": False}})
+    assert "2 clients, has work" == in_words({**nobody, "clients": ["a", "b"], "working": True})
 
 
 def test_interrupted():

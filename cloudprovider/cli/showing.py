@@ -83,7 +83,7 @@ def _use(cluster: Look) -> Iterator[str]:
     """Who uses it, and how long it lives when nobody does."""
     status = cluster.status
     if not status:
-        if cluster.unasked:
+        if cluster.unasked and cluster.living:
             yield f"Its scheduler could not be asked. {cluster.unasked}"
         return
     lead = status.get("lead")
