@@ -10,11 +10,13 @@ import sys
 import time
 import uuid
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from cloudprovider.emulator import aws_faults, wire, wire_xml
 from cloudprovider.emulator.aws_control import AWSControl, instance_machine, task_machine
+from cloudprovider.emulator.aws_parameters import Expiries
 from cloudprovider.emulator.ecs_checks import check_parameter
 from cloudprovider.emulator.profiles import EC2_UNFILTERED, UNFILTERED, Bucket
 from cloudprovider.emulator.records import Call
@@ -170,6 +172,7 @@ class AWS:
         self.calls: list[Call] = []
         self._regions = regions()
         self._buckets: dict[tuple[str, str], Bucket] = {}
+        self._expiries = Expiries(account)
 
     def warm(self) -> None:
         """Make the first calls of each service as quick as the later ones."""
@@ -317,6 +320,8 @@ class AWS:
                 self.account.network.refresh()
             return answer if request.protocol == "ec2" else self._checked(request, answer)
         answer = self._moto.call(method, path, headers, body, caller)
+        if (request.service, request.operation) == ("ssm", "PutParameter") and answer[0] == HTTPStatus.OK:
+            self._expiries.put(request.region, request.parameters or {})
         if request.service in HOSTS and not request.operation.startswith("Describe"):
             self.ec2.touched(request.region)
             self.ecs.instances.watch()
