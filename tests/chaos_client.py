@@ -1,76 +1,208 @@
-"""A client that is killed with SIGKILL in the middle of its cluster's life: `python chaos_client.py '{...}'`.
+"""A client in whose cluster's life something goes wrong: each is a fork of one process that has all imported.
 
-It starts a cluster, scales it up and down and closes it, and dies when it is about to make the `at`-th call of
-the `phase`; when there are fewer, when the phase is over. Python's own audit events tell when it makes a call.
+It starts a cluster, has it hold results, scales it up and down and closes it. Before each phase it waits for a
+word from who watches it. It counts its own calls by Python's audit events, and can die at any one of them.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
+import atexit
+import multiprocessing
 import os
 import signal
 import sys
 import threading
+import time
+import traceback
+from typing import TYPE_CHECKING, Any
 
+import cloudprovider.cluster
+import cloudprovider.dashboard
+import cloudprovider.security  # noqa: F401
 from cloudprovider import CloudError
-from cloudprovider.discovery import cluster_class
+from cloudprovider.discovery import CLOUDS, cluster_class
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+__all__ = ["GROUP", "PHASES", "clients", "live"]
 
 PHASES = ("start", "scale", "close")
+#: What is computed and held: by one worker, and by two before one of them leaves.
+KEPT, MOVED = list(range(3)), list(range(10, 18))
+#: Seconds that a result, and a worker, may take to come.
+PATIENCE_S = 60.0
+#: The kernel tells the packets of clients by this group.
+GROUP = 12345
 
 
-class Death:
-    """Counts the calls of a phase, and ends the process at one of them.
+class Calls:
+    """Sees each call of this process, and ends the process at one of them.
 
     Parameters
     ----------
-    phase, at
-        Which call; counted from 1.
-    late_s
-        Seconds after that call was made, when it may have had its effect.
     events
-        What Python calls a call.
+        What Python's audit events call a call.
+    phase, at
+        At which call of which phase it dies, counted from 1; 0 is none.
+    late_s
+        Seconds after that call was begun, when it may have had its effect.
     """
 
-    def __init__(self, phase: str, at: int, late_s: float, events: list[str]) -> None:
-        self.wanted, self.left, self.late_s, self.events = phase, at, late_s, frozenset(events)
+    def __init__(self, events: list[str], phase: str = "", at: int = 0, late_s: float = 0.0) -> None:
+        self.events, self.wanted, self.at, self.late_s = frozenset(events), phase, at, late_s
         self.phase = ""
+        self.seen: dict[str, list[str]] = {phase: [] for phase in PHASES}
 
-    def __call__(self, event: str, _: object) -> None:
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         """See one audit event."""
-        if event not in self.events or self.phase != self.wanted:
+        if event not in self.events or not self.phase:
             return
-        self.left -= 1
-        if self.left == 0 and self.late_s:
-            threading.Timer(self.late_s, self.come).start()
-        elif self.left == 0:
-            self.come()
+        if event != "http.client.send":
+            self._count(event)
+        elif isinstance(data := arguments[1], bytes) and b" HTTP/1.1\r\n" in data[:4096]:
+            self._count(_label(data))
 
-    def come(self) -> None:
-        """End this process as it is."""
-        os.write(1, f"died in {self.phase}, {self.left} calls left\n".encode())
-        os.kill(os.getpid(), signal.SIGKILL)
+    def _count(self, label: str) -> None:
+        made = self.seen[self.phase]
+        made.append(label)
+        if self.phase != self.wanted or len(made) != self.at:
+            return
+        if self.late_s:
+            threading.Timer(self.late_s, die).start()
+        else:
+            die()
 
-
-def live(cloud: str, options: dict, death: Death) -> None:
-    """A life of a cluster, phase by phase."""
-    death.phase = "start"
-    with contextlib.suppress(CloudError):
-        cluster = cluster_class(cloud)(**options)
-        cluster.wait_for_workers(options["n_workers"], timeout=60)
-        if death.wanted != "start":
-            death.phase = "scale"
-            cluster.scale(options["n_workers"] + 1)
-            cluster.wait_for_workers(options["n_workers"] + 1, timeout=60)
-            cluster.scale(options["n_workers"])
-        if death.wanted == "close":
-            death.phase = "close"
-            cluster.close()
-    death.come()
+    def enter(self, phase: str) -> None:
+        """Count for the next phase; who was to die in the last one does so now."""
+        if self.at and self.phase and self.phase == self.wanted:
+            die()
+        self.phase = phase
 
 
-if __name__ == "__main__":
-    asked = json.loads(sys.argv[1])
-    death = Death(asked["phase"], asked["at"], asked["late_s"], asked["events"])
-    sys.addaudithook(death)
-    live(asked["cloud"], asked["options"], death)
+def _label(request: bytes) -> str:
+    """What a request is called: its action where a header says it, else its method and path."""
+    head, *lines = request.split(b"\r\n\r\n", 1)[0].decode("latin-1").split("\r\n")
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.lower() == "x-amz-target":
+            return value.strip().rpartition(".")[2]
+    method, path, _ = head.split(" ", 2)
+    return f"{method} {path.partition('?')[0]}"
+
+
+def die() -> None:
+    """End this process as it is."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Life:
+    """A cluster's life, told to who watches it.
+
+    Parameters
+    ----------
+    order
+        `cloud`, `options`, and of its `Calls`: `events`, `phase`, `at`, `late_s`; `returns` for one who comes
+        back to a cluster that is there.
+    line
+        Where it is told.
+    """
+
+    def __init__(self, order: dict[str, Any], line: Connection) -> None:
+        self.order, self.line = order, line
+        self.calls = Calls(
+            order["events"], order.get("phase", ""), order.get("at", 0), order.get("late_s", 0)
+        )
+        self.results = ""
+        self.cluster: Any = None
+
+    def lead(self) -> None:
+        """From the first call to the last."""
+        self._enter("start")
+        options = self.order["options"]
+        self.cluster = cluster_class(self.order["cloud"])(**options)
+        self.cluster.wait_for_workers(options["n_workers"], timeout=PATIENCE_S)
+        with self.cluster.get_client() as client:
+            client.publish_dataset(kept=client.scatter(KEPT, hash=False))
+            self._enter("scale")
+            self._scale(client, options["n_workers"])
+            self._enter("close")
+            self.cluster.close()
+        self.calls.enter("")
+
+    def _scale(self, client: Any, n_workers: int) -> None:
+        """To one worker more, which holds some results, and back to what there was."""
+        self.results = "not reached"
+        self.cluster.scale(n_workers + 1)
+        self.cluster.wait_for_workers(n_workers + 1, timeout=PATIENCE_S)
+        moved = client.scatter(MOVED, hash=False)
+        client.publish_dataset(moved=moved)
+        self.cluster.scale(n_workers)
+        self.results = self._collected(client)
+
+    def come_back(self) -> None:
+        """Find the cluster that another client left, and what it holds."""
+        name = self.order["options"]["name"]
+        self.results = "not reached"
+        self.cluster = cluster_class(self.order["cloud"]).from_name(name, progress=False)
+        with self.cluster.get_client() as client:
+            self.results = self._collected(client)
+        self.cluster.detach()
+
+    def _collected(self, client: Any) -> str:
+        """Whether every published result is there: `kept`, or what is not."""
+        wanted = {"kept": KEPT, "moved": MOVED}
+        for name in client.list_datasets():
+            futures = client.get_dataset(name)
+            found = [self._result(future) for future in futures]
+            if wanted[name] != found:
+                return f"lost: {name} is {found}"
+        return "kept"
+
+    @staticmethod
+    def _result(future: Any) -> Any:
+        try:
+            return future.result(timeout=PATIENCE_S)
+        except Exception as error:  # noqa: BLE001  (whichever it is, the result is not there)
+            return f"{type(error).__name__}: {error}"
+
+    def _enter(self, phase: str) -> None:
+        self.calls.enter(phase)
+        self.line.send({"phase": phase})
+        self.line.recv()
+
+
+def become(order: dict[str, Any]) -> None:
+    """Be a process of its own: environment, and the group by which the kernel knows clients."""
+    os.environ.clear()
+    os.environ.update(order["environ"])
+    if order.get("group"):
+        os.setgid(order["group"])
+
+
+def live(order: dict[str, Any], line: Connection) -> None:
+    """A life, and what came of it."""
+    become(order)
+    life = Life(order, line)
+    calls = life.calls
+    sys.addaudithook(calls)
+    error, foreign = "", ""
+    begun = time.monotonic()
+    try:
+        life.come_back() if order.get("returns") else life.lead()
+    except CloudError as refused:
+        error = f"{type(refused).__name__}: {refused}"
+    except Exception:  # noqa: BLE001  (the suite says that it is none of ours)
+        foreign = traceback.format_exc()
+    if calls.wanted == calls.phase and calls.at:
+        die()
+    atexit._run_exitfuncs()  # type: ignore[attr-defined]  # a fork of multiprocessing's runs none
+    said = {"error": error, "foreign": foreign, "results": life.results, "calls": calls.seen}
+    line.send({"done": {**said, "seconds": time.monotonic() - begun}})
+
+
+def clients() -> Any:
+    """What starts clients, as `multiprocessing` does, from a process that has imported what they take."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["chaos_client", *sorted({row.module for row in CLOUDS.values()})])
+    return context

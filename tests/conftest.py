@@ -36,7 +36,6 @@ settings.load_profile("patient")
 
 #: Files of few tests that wait for real time: begun last, each would run alone at the end.
 LONG = (
-    "test_failing_calls.py",
     "test_chaos.py",
     "test_network.py",
     "test_refusals.py",

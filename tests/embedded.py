@@ -7,6 +7,8 @@ import contextlib
 import gzip
 import importlib
 import json
+import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import boto3
@@ -117,6 +119,24 @@ class Account:
         """Machines that bill."""
         return [machine.id for machine in self.cloud.machines() if machine.state not in self.over]
 
+    def billing(self) -> list[str]:
+        """Machines for which the cloud's own ledger counts another moment."""
+        before = self._billed()
+        time.sleep(0.05)
+        return sorted(
+            {
+                machine
+                for (machine, kind), s in self._billed().items()
+                if s > before.get((machine, kind), 0.0) + 0.01
+            }
+        )
+
+    def _billed(self) -> dict[tuple[str, str], float]:
+        billed: Counter[tuple[str, str]] = Counter()
+        for entry in self.cloud.ledger:
+            billed[entry.machine, entry.kind] += entry.seconds
+        return billed
+
     def leftovers(self) -> list[str]:
         """What there is beside the landing and what the user made."""
         return self.cloud.leftovers()
@@ -140,6 +160,15 @@ class Account:
     def kill(self, cluster: Any, machine: str) -> None:
         """End a machine at once, without any notice."""
         self.cloud.kill(machine)
+
+    def kill_scheduler(self, name: str) -> bool:
+        """End the scheduler's machine of a cluster at once; whether there was one."""
+        wanted = {"dask-cluster": name, "dask-role": "scheduler"}
+        for machine in self.cloud.machines():
+            if machine.state not in self.over and wanted.items() <= machine.tags.items():
+                self.cloud.kill(machine.id)
+                return True
+        return False
 
     def ordered(self) -> int:
         """How many calls have ordered machines."""
@@ -177,6 +206,9 @@ class Local(Account):
     def running(self) -> list[str]:
         return [machine.id for machine in self._records.list()]
 
+    def billing(self) -> list[str]:
+        return self.running()
+
     def leftovers(self) -> list[str]:
         root = self._records.config.root
         return sorted(str(path) for path in root.rglob("*") if path.is_dir()) if root.is_dir() else []
@@ -188,7 +220,16 @@ class Local(Account):
         cluster.provider.capacity = None
 
     def kill(self, cluster: Any, machine: str) -> None:
-        process = psutil.Process(cluster.provider._record(cluster.name, machine)["pid"])
+        self._kill(cluster.name, machine)
+
+    def kill_scheduler(self, name: str) -> bool:
+        schedulers = [machine.id for machine in self._records.list(name) if machine.role == "scheduler"]
+        for machine in schedulers:
+            self._kill(name, machine)
+        return bool(schedulers)
+
+    def _kill(self, cluster: str, machine: str) -> None:
+        process = psutil.Process(self._records._record(cluster, machine)["pid"])
         for each in (process, *process.children(recursive=True)):
             each.kill()
 
@@ -279,6 +320,9 @@ class ECS(Fargate):
 
     def running(self) -> list[str]:
         return [id for id in super().running() if not id.startswith("i-")]
+
+    def billing(self) -> list[str]:
+        return [id for id in super().billing() if not id.startswith("i-")]
 
     def leftovers(self) -> list[str]:
         interfaces = {

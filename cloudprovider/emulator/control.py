@@ -23,6 +23,7 @@ ACTIONS = {
     ("GET", "machines"): "_machines",
     ("GET", "ledger"): "_ledger",
     ("GET", "leftovers"): "_leftovers",
+    ("GET", "faults"): "_faults",
     ("POST", "faults"): "_inject",
     ("DELETE", "faults"): "_clear",
     ("POST", "images"): "_add_image",
@@ -68,6 +69,9 @@ class Control:
     def _leftovers(self, _: str, __: Any) -> Any:
         with self._api.account.lock:
             return self._api.leftovers()
+
+    def _faults(self, _: str, __: Any) -> Any:
+        return [dataclasses.asdict(fault) for fault in self._api.account.faults.all()]
 
     def _inject(self, _: str, given: dict[str, Any]) -> Any:
         return dataclasses.asdict(self._api.account.faults.add(**given))

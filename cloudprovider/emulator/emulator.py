@@ -355,6 +355,11 @@ class Emulator:
         fault = self._ask("POST", "faults", {"kind": kind, "operation": operation, **figures})
         return InjectedFault(self, fault["id"])
 
+    @property
+    def faults(self) -> list[dict[str, Any]]:
+        """What goes wrong now: of each fault its figures, `times` being how often it still will."""
+        return list(self._ask("GET", "faults"))
+
     def clear(self) -> None:
         """Let every fault be over."""
         self._ask("DELETE", "faults")

@@ -128,6 +128,11 @@ class Faults:
             else:
                 self._faults.pop(id, None)
 
+    def all(self) -> list[Fault]:
+        """Those that are on, oldest first."""
+        with self._lock:
+            return list(self._faults.values())
+
     def of(self, kind: str) -> list[Fault]:
         """The faults of one kind, oldest first."""
         with self._lock:

@@ -3,6 +3,7 @@
 GET    /_cloud/address              the caller's address
 GET    /_cloud/environ              what a process needs in its environment to use it
 GET    /_cloud/calls|machines|ledger|leftovers
+GET    /_cloud/faults               what goes wrong now
 POST   /_cloud/faults               make something go wrong
 DELETE /_cloud/faults[/ID]          let it be over
 POST   /_cloud/machines/ID/interrupt|kill
