@@ -267,8 +267,8 @@ def _compact(said: Mapping[str, Any]) -> str:
 
 def _aws_terraform(name: str, said: Mapping[str, Any], _: Wanted) -> str:
     return "\n\n".join(
-        f'resource "aws_iam_policy" "{_label(one)}" {{\n  name   = "{_called(one)}"\n'
-        f"  policy = jsonencode({_indented(json.dumps(part, indent=2))})\n}}"
+        f'resource "aws_iam_policy" "{_label(one)}" {{\n  name = "{_called(one)}"\n'
+        f"  policy = jsonencode({_indented(json.dumps(part, indent=2, separators=(',', ' : ')))})\n}}"
         for one, part in parted(name, said).items()
     )
 

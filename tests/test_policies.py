@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 
 import pytest
 from click.testing import CliRunner
@@ -146,6 +148,21 @@ def test_terraform_of_azure():
     assert "data.azurerm_subscription.current.id" in other
     said = document("azure")
     assert {*said["Actions"], *said["DataActions"]} <= set(re.findall(r'"([\w./]+)"', text))
+
+
+@pytest.mark.parametrize("name", ["ecs", "ec2", "gcp", "azure"])
+def test_terraform_is_written_as_terraform_writes_it(name):
+    """Terraform reads what is printed, and would format it no other way."""
+    if not (terraform := shutil.which("terraform")):
+        pytest.skip("Terraform is not installed here.")
+    parts = ["--landing", "--tunnel"]
+    text = run(name, *parts, "--format", "terraform") + "\n"
+    done = subprocess.run(
+        [terraform, "fmt", "-diff", "-"], input=text, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert 0 == done.returncode, done.stderr
+    assert "" == done.stdout
 
 
 @pytest.mark.parametrize(
