@@ -47,3 +47,12 @@ def test_listing(report):
     ]
     assert [(0, 1), (20, 1)] == [(row["machines"], row["calls"]) for row in rows]
     assert all(0 <= row["of these the cloud answers"] < row["seconds"] for row in rows)
+
+
+@pytest.mark.slow  # `test_autonomous` and `test_cli` do the same but for the clock
+def test_operate(report):
+    """The benchmark of coming back times a list and a reattachment, with and without a manager of the cluster's own."""
+    rows = report("operate.py", "--machines", "20", "--workers", "1", "--runs", "1")["rows"]
+    assert [20, 20, 20, 20, 1, 1] == [row["machines"] for row in rows]
+    assert ["from_name", "from_name, autonomous"] == [row["what"] for row in rows[-2:]]
+    assert all(row["median s"] > 0 for row in rows)
