@@ -24,6 +24,7 @@ from rights import (
     grow,
     listed,
     live,
+    policy,
 )
 
 #: The lives that are measured; those on Azure take its SDK too long for every run, and ECS has part of Fargate's.
@@ -295,3 +296,51 @@ def _without(statement, key):
         for operator, keys in statement["Condition"].items()
     }
     return {**statement, "Condition": {operator: keys for operator, keys in tests.items() if keys}}
+
+
+# -- tunnels -----------------------------------------------------------------------------------------------
+
+DOCUMENT = "AWS-StartPortForwardingSessionToRemoteHost"
+FORWARD = {"portNumber": ["8786"], "localPortNumber": ["8786"], "host": ["10.0.0.5"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "sid", "tag", "document", "said"),
+    [
+        ("aws-ec2-tunnel", "", "dask-cluster", DOCUMENT, ""),
+        ("aws-ec2-tunnel", "", "other", DOCUMENT, "ssm:StartSession"),
+        ("aws-ec2-tunnel", "", "dask-cluster", "AWS-StartSSHSession", "ssm:StartSession"),
+        ("aws-ec2-tunnel", "OpenTunnel", "dask-cluster", DOCUMENT, "ssm:StartSession"),
+        ("aws-ec2-tunnel", "ForwardPorts", "dask-cluster", DOCUMENT, "ssm:StartSession"),
+    ],
+)
+def test_tunnels_of_ec2(strangers, name, sid, tag, document, said):
+    """With the tunnels' policy ports of a cluster's machines are forwarded, and nothing is done elsewhere."""
+    cloud, clients, made = strangers
+    everything = [{"Effect": "Allow", "Action": "ec2:*Tags", "Resource": "*"}]
+    cloud.login({"Statement": everything}, name=WHO)
+    clients["ec2"].create_tags(Resources=[made["machine"]], Tags=[{"Key": tag, "Value": "it"}])
+    shipped = policy(name)
+    kept = [one for one in shipped["Statement"] if one["Sid"] != sid]
+    cloud.login({"Statement": kept}, name=WHO)
+    before = len(cloud.calls)
+    with contextlib.suppress(ClientError):  # no agent runs in it
+        clients["ssm"].start_session(Target=made["machine"], DocumentName=document, Parameters=FORWARD)
+    cloud.login({"Statement": everything}, name=WHO)
+    clients["ec2"].delete_tags(Resources=[made["machine"]], Tags=[{"Key": tag}])
+
+    assert [said] == [one.denied for one in cloud.calls[before:] if one.operation == "StartSession"]
+
+
+@pytest.mark.parametrize("name", ["aws-ec2-tunnel", "aws-fargate-tunnel"])
+@pytest.mark.parametrize("sid", ["", "CloseTunnel"])
+def test_tunnels_are_closed(strangers, name, sid):
+    """With the tunnels' policy a session is ended, and without that statement it is not."""
+    cloud, clients, _ = strangers
+    kept = [one for one in policy(name)["Statement"] if one["Sid"] != sid]
+    cloud.login({"Statement": kept}, name=WHO)
+    before = len(cloud.calls)
+    with contextlib.suppress(ClientError):
+        clients["ssm"].terminate_session(SessionId="somebody-0123456789abcdef0")
+
+    assert ["ssm:TerminateSession" if sid else ""] == [one.denied for one in cloud.calls[before:]]
