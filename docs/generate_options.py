@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from cloudprovider.config import Config
 from cloudprovider.providers._aws_config import AWSConfig
+from cloudprovider.providers._ecs_config import ECSConfig, FargateConfig, TaskConfig
 from cloudprovider.providers._vm_config import VMConfig
 from cloudprovider.providers.azure import AzureVMConfig
 from cloudprovider.providers.ec2 import EC2Config
-from cloudprovider.providers.ecs import ECSConfig, FargateConfig, TaskConfig
 from cloudprovider.providers.gce import GCPConfig
 from cloudprovider.providers.local import LocalConfig
 

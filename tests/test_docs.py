@@ -14,7 +14,7 @@ from cloudprovider.cli import COMMANDS
 from cloudprovider.compat import SHARED, TABLES
 from cloudprovider.config import Config
 from cloudprovider.prices import dated, fargate_rate
-from cloudprovider.providers.ecs import SIZES, ECSConfig, FargateConfig
+from cloudprovider.providers._ecs_config import SIZES, ECSConfig, FargateConfig
 from cloudprovider.providers.local import LocalConfig
 
 ROOT = Path(__file__).parent.parent

@@ -112,7 +112,7 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--workers-per-machine", type=int)
 def fargate(*, as_json: bool, public: bool | None, **options: Any) -> None:
     """Price a FargateCluster: its sizes are checked as the cluster's own are."""
-    from cloudprovider.providers.ecs import GB, FargateConfig
+    from cloudprovider.providers._ecs_config import GB, FargateConfig
 
     config = FargateConfig.of(**options, **_access(public=public))
     region = _aws_region(config.region)

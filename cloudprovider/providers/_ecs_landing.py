@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cloudprovider.providers._aws import AWS
-    from cloudprovider.providers.ecs import TaskConfig
+    from cloudprovider.providers._ecs_config import TaskConfig
 
 __all__ = ["ECS_CLUSTER", "Landing", "ecs_tags", "find_or_make"]
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from cloudprovider.provider import Identity
     from cloudprovider.providers._aws import AWS
-    from cloudprovider.providers.ecs import TaskConfig
+    from cloudprovider.providers._ecs_config import TaskConfig
 
 __all__ = ["beside", "image", "with_role"]
 

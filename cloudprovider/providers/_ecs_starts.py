@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cloudprovider.provider import Identity
     from cloudprovider.providers import _ecs_landing as land
     from cloudprovider.providers._aws import AWS
-    from cloudprovider.providers.ecs import TaskConfig
+    from cloudprovider.providers._ecs_config import TaskConfig
 
 __all__ = ["register"]
 

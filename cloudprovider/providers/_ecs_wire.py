@@ -22,7 +22,7 @@ from cloudprovider.providers._ecs_landing import Landing, ecs_tags
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cloudprovider.providers.ecs import TaskConfig
+    from cloudprovider.providers._ecs_config import TaskConfig
 
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-lifecycle-explanation.html
 STATES = {

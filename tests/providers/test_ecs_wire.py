@@ -30,7 +30,8 @@ from cloudprovider.providers import _ecs_ends as ends
 from cloudprovider.providers import _ecs_landing as land
 from cloudprovider.providers import _ecs_names as names
 from cloudprovider.providers import _ecs_wire as wire
-from cloudprovider.providers.ecs import SIZES, ECSConfig, FargateConfig, nearest_sizes, policy
+from cloudprovider.providers._ecs_config import SIZES, ECSConfig, FargateConfig, nearest_sizes
+from cloudprovider.providers.ecs import policy
 
 IDENTITY = Identity(name="it", owner="me", created=1_800_000_000, expires=1_800_086_400)
 LANDING = land.Landing(
