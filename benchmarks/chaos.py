@@ -106,7 +106,7 @@ def work(asked):
     with clock.preloaded() as preloaded, opened(asked.cloud[-1]) as account:
         if walled:
             chaos_network.watch()
-        suite = Suite(account, clock if preloaded else None, walled=walled)
+        suite = Suite(account, clock if preloaded else None, walled=walled, alone=True)
         every = [case for case in suite.cases() if wanted(case, asked)]
         if asked.limit is not None:
             every = sample(every, f"{asked.seed} {account.name}", asked.limit)

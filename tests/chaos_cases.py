@@ -21,10 +21,10 @@ __all__ = ["KINDS", "Case", "Recorded", "cases", "sample"]
 #: Each kind of case: what happens.
 KINDS = {
     "killed": "the client is killed at a call",
-    "returned": "the client is killed at a call, and another collects what was published",
     "fault": "a call is throttled, fails after its effect, loses its answer, is denied, or its keys have expired",
-    "stale": "the cloud shows machines late, and the client is killed",
     "scheduler": "the scheduler's machine dies",
+    "returned": "the client is killed at a call, and another collects what was published",
+    "stale": "the cloud shows machines late, and the client is killed",
     "cut": "a part of the network is cut, and heals or not",
     "clock": "a clock is wrong, or jumps",
 }

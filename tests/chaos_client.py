@@ -32,6 +32,18 @@ PHASES = ("start", "scale", "close")
 KEPT, MOVED = list(range(3)), list(range(10, 18))
 #: Seconds that a result, and a worker, may take to come.
 PATIENCE_S = 60.0
+#: What a vendor's clients import.
+SDKS = {
+    "aws": ("boto3",),
+    "gcp": ("google.cloud.compute_v1", "google.auth.transport.requests"),
+    "azure": (
+        "azure.identity",
+        *(
+            f"azure.mgmt.{name}"
+            for name in ("authorization", "compute", "keyvault", "msi", "network", "resource")
+        ),
+    ),
+}
 #: The kernel tells the packets of clients by this group.
 GROUP = 12345
 
@@ -190,7 +202,7 @@ def live(order: dict[str, Any], line: Connection) -> None:
     begun = time.monotonic()
     try:
         life.come_back() if order.get("returns") else life.lead()
-    except CloudError as refused:
+    except (CloudError, OSError) as refused:  # the second is Dask's, of a scheduler that is gone
         error = f"{type(refused).__name__}: {refused}"
     except Exception:  # noqa: BLE001  (the suite says that it is none of ours)
         foreign = traceback.format_exc()
@@ -201,8 +213,15 @@ def live(order: dict[str, Any], line: Connection) -> None:
     line.send({"done": {**said, "seconds": time.monotonic() - begun}})
 
 
-def clients() -> Any:
-    """What starts clients, as `multiprocessing` does, from a process that has imported what they take."""
+def clients(vendor: str = "") -> Any:
+    """What starts clients, as `multiprocessing` does, from a process that has imported what they take.
+
+    Parameters
+    ----------
+    vendor
+        Whose SDK it has imported as well; the first answer in a process counts.
+    """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["chaos_client", *sorted({row.module for row in CLOUDS.values()})])
+    modules = sorted({row.module for row in CLOUDS.values()})
+    context.set_forkserver_preload(["chaos_client", *modules, *SDKS.get(vendor, ())])
     return context

