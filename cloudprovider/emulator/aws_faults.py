@@ -41,7 +41,7 @@ def refuse_late(faults: Faults, request: Request, signed: str) -> None:
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html
     """
-    if not signed or not faults.ahead_s:
+    if not signed:
         return
     now = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=faults.ahead_s)
     moment = dt.datetime.strptime(signed, STAMP).replace(tzinfo=dt.UTC)
