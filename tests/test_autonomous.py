@@ -143,7 +143,7 @@ def check_role(account) -> None:
     provider = account.provider("outlives")
     provider.attach()
     [scheduler] = [machine for machine in provider.list("outlives") if machine.role == "scheduler"]
-    assert "dask-cloud-manager: Ordered 1 machine" in provider.logs(scheduler.id, lines=1000)
+    assert "dask-cloud-manager: stands by for outlives" in provider.logs(scheduler.id, lines=1000)
 
 
 def test_an_idle_cluster_ends(account):
