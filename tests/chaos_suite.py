@@ -22,7 +22,7 @@ from chaos_client import GROUP, PHASES, clients, live
 from cloudprovider import CloudError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from embedded import Account
 
@@ -208,7 +208,12 @@ class Suite:
             _wait(lambda: time.time() > ended + LIFETIME_S, LIFETIME_S + 30.0)
         left = self._swept(() if by_start else named)
         for name, case in named.items():
-            own = {"billing": tuple(billing), "left": tuple(left), "over_s": round(over_s, 1), "said": said}
+            own = {
+                "billing": _of(name, billing, named),
+                "left": _of(name, left, named),
+                "over_s": round(over_s, 1),
+                "said": said,
+            }
             yield Verdict(case=case, **own, **ends[name])
 
     def _first_day(self) -> None:
@@ -412,6 +417,11 @@ class Client:
         """End it as it is."""
         with contextlib.suppress(AttributeError, ValueError):
             self.process.kill()
+
+
+def _of(name: str, found: Sequence[str], named: Collection[str]) -> tuple[str, ...]:
+    """What of this is a cluster's: what names it, and what names none of those that lived beside it."""
+    return tuple(one for one in found if name in one or not any(other in one for other in named))
 
 
 def _wait(condition: Any, within_s: float) -> bool:
