@@ -12,6 +12,8 @@ from distributed import Client
 
 from cloudprovider import BootError, ConfigError, GCPCluster
 from cloudprovider.providers._gcp import GCP
+from cloudprovider.providers.gce import GCEProvider, GCPConfig
+from cloudprovider.security import make_secrets
 
 SMALL = {"progress": False, "instance_type": "n2-standard-2", "scheduler_instance_type": "e2-standard-2"}
 
@@ -71,4 +73,19 @@ def test_a_private_machine_without_a_way_out_says_so(cloud, tmp_path, monkeypatc
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     with pytest.raises(BootError, match=r"(?s)no way out.*Cloud NAT"):
         GCPCluster(public=False, tunnel=True, **SMALL)
+    assert nothing_left(cloud)
+
+
+def test_a_sweep_leaves_machines_the_right_to_delete_themselves(cloud):
+    """What lets a cluster's machines delete themselves goes after the last of them, and not while one is left."""
+    config = GCPConfig.of(name="dead", allow_from="127.0.0.1/32", **SMALL)
+    provider = GCEProvider(config, config.identity())
+    boots = [config.boot_for(role, provider.identity) for role in ("scheduler", "worker")]
+    provider.prepare(boots, make_secrets(provider.identity))
+    provider.create(provider.boot("scheduler"), 1)
+    provider.patience_s = 0.01
+    assert provider.sweep("dead").left
+    assert [line for line in cloud.leftovers() if "iam binding" in line]
+    provider.patience_s = 60
+    provider.sweep("dead")
     assert nothing_left(cloud)

@@ -179,9 +179,10 @@ def sweep(gcp: GCP, host: str, cluster: str, patience_s: float) -> Swept:
             partial(_end_all, gcp, cluster, patience_s, ended),
             partial(_remove_rule, gcp, host, cluster),
             *(partial(_remove_secret, gcp, names.secret(cluster, whose)) for whose in ("client", "machine")),
-            partial(_remove_binding, gcp, cluster),
         ]
     )
+    if not removed[0]:  # by it machines that are left end themselves
+        removed.append(_remove_binding(gcp, cluster))
     left, resources = tuple(removed[0]), tuple(name for some in removed[1:] for name in some)
     return Swept(machines=tuple(ended), resources=resources, left=left)
 
