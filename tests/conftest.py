@@ -66,11 +66,16 @@ LONG = (
 )
 
 
+#: What is the manager's own, and as good as tested on containers and on one cloud's virtual machines.
+OWN = ("test_chaos.py", "test_ends.py", "test_names.py")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Begin with what takes long; a machine on ECS is one on Fargate but for what `test_ecs` tests."""
     for item in items:
-        if getattr(item, "callspec", None) and item.callspec.params.get("account") == "ecs":
+        cloud = item.callspec.params.get("account") if getattr(item, "callspec", None) else None
+        if cloud == "ecs" or (cloud in {"gcp", "azure"} and item.path.name in OWN):
             item.add_marker("slow")
     order = {name: k for k, name in enumerate(LONG)}
     items.sort(key=lambda item: order.get(item.path.name, len(LONG)))

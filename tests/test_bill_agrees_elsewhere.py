@@ -36,7 +36,9 @@ def an_estate(name, **options):
     return estate
 
 
-@pytest.mark.parametrize("name", CLOUDS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "ec2" else pytest.mark.slow) for name in CLOUDS]
+)
 def test_a_receipt_is_the_ledgers(name):
     """After orders, a kill, a return and a close, a receipt is what the cloud's own books say.
 
