@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from cloudprovider.config import listed
@@ -93,9 +94,9 @@ class Doctor(shared.Doctor):
 
     # -- what a service has of its own -----------------------------------------------------------------
 
+    @abstractmethod
     def more(self) -> list[tuple[str, Callable[[], Iterable[Finding]]]]:
         """Further checks, by topic."""
-        raise NotImplementedError
 
     def parts(self) -> Iterator[tuple[str, Callable[[], bool]]]:
         """The parts of the landing, and whether each is there."""
@@ -105,13 +106,13 @@ class Doctor(shared.Doctor):
         if config.security_groups is None:
             yield f"security group {GROUP}", self._has_group
 
+    @abstractmethod
     def text(self, name: str) -> str:
         """A policy of ours for this account and region, as JSON."""
-        raise NotImplementedError
 
+    @abstractmethod
     def roles(self) -> Mapping[str, str | None]:
         """By the name of a role or instance profile of ours, the one of the user's instead; None where none is needed."""
-        raise NotImplementedError
 
     def rehearsals(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
         """EC2's calls that can be rehearsed: action, operation and request."""

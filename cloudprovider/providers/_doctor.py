@@ -6,6 +6,7 @@ import dataclasses
 import re
 import sys
 import time
+from abc import ABC, abstractmethod
 from datetime import UTC, date, datetime
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -276,7 +277,7 @@ def _moment(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
-class Doctor:
+class Doctor(ABC):
     """Looks at an account for clusters of one provider; what a cloud has of its own is a subclass's.
 
     Parameters
@@ -324,17 +325,17 @@ class Doctor:
             return "x86_64"
         return named.lower() if named else None
 
+    @abstractmethod
     def credentials(self) -> Iterator[Finding]:
         """Whose they are, and whether the cloud takes them; and what time it is there."""
-        raise NotImplementedError
 
+    @abstractmethod
     def looks(self) -> list[tuple[str, Look]]:
         """What else is asked of the cloud, by topic."""
-        raise NotImplementedError
 
+    @abstractmethod
     def plugin(self) -> str:
         """The program that tunnels go through."""
-        raise NotImplementedError
 
     @property
     def wanted(self) -> int:
